@@ -20,7 +20,7 @@ class Role(models.TextChoices):
 class Account(Row):
     """Owns every other resource. A disabled account's tokens are refused; its guests run on."""
 
-    uid_prefix = "a"
+    PREFIX = "a"
 
     name = models.CharField(max_length=255)
     enabled = models.BooleanField(default=True)
@@ -49,7 +49,7 @@ class Member(models.Model):
 class ApiToken(OwnedRow):
     """A key to the API. Only the SHA-256 of the secret is kept: its 256 random bits need no slow hash."""
 
-    uid_prefix = "tok"
+    PREFIX = "tok"
 
     name = models.CharField(max_length=255)
     secret_sha256 = models.CharField(max_length=64, unique=True, editable=False)
@@ -66,7 +66,7 @@ class ApiToken(OwnedRow):
 class SshKeyPair(OwnedRow):
     """A public key that instances get at launch. Instances keep the text, so a key may go at any time."""
 
-    uid_prefix = "ssh"
+    PREFIX = "ssh"
 
     name = models.CharField(max_length=255)
     public_key = models.TextField()

@@ -21,7 +21,7 @@ def validate_uid(value: str) -> None:
 
 
 class UidField(models.CharField):
-    """A public id, made by itself from the `uid_prefix` of its model, also in `bulk_create`."""
+    """A public id, made by itself from the `PREFIX` of its model, also in `bulk_create`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("max_length", MAX_LENGTH)
@@ -30,7 +30,7 @@ class UidField(models.CharField):
         super().__init__(*args, **kwargs)
 
     def contribute_to_class(self, cls: type[models.Model], name: str, private_only: bool = False) -> None:
-        prefix = getattr(cls, "uid_prefix", "")
+        prefix = getattr(cls, "PREFIX", "")
         if prefix:
             self.default = partial(new_uid, prefix)
         super().contribute_to_class(cls, name, private_only)
@@ -47,12 +47,12 @@ class UidField(models.CharField):
 
 
 class Row(models.Model):
-    """Abstract: `id` is the database's own, `uid` the public one (`uid_prefix` says its kind).
+    """Abstract: `id` is the database's own, `uid` the public one (`PREFIX` says its kind).
 
     A child with a Meta of its own writes `class Meta(Row.Meta)` and `indexes = [*Row.Meta.indexes, …]`.
     """
 
-    uid_prefix = ""
+    PREFIX = ""
 
     uid = UidField("id", editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)  # the database's clock is the only one
