@@ -1,0 +1,60 @@
+"""The entry point: all nouns under one `vdc`, and every ending as a sentence and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from cli.commands import image, instance, key, network, node, operation, volume
+from cli.errors import CliError
+
+app = typer.Typer(
+    help="""Instances, images and volumes of a virtual data center.
+
+    \b
+    vdc image list                             what there is to start from
+    vdc instance create --image wmi-… --wait   start one and see it come up
+    vdc instance list                          what runs, and where it answers
+    vdc operation show op-…                    how something went, and why
+
+    The API is found by VDC_URL and VDC_TOKEN, else by the login that `make demo` wrote.
+    Exit code: 0 done, 1 failed or refused, 2 wrong use, 130 stopped with Ctrl-C.
+    """,
+    no_args_is_help=True,
+    add_completion=False,
+    # Plain help is faster than framed help and reads well in pipes.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for noun in (instance, image, volume, network, key, operation, node):
+    app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command (default: that of the process) and return its exit code; never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or pipe that knows ASCII only gets `?`, not an error.
+        stream.reconfigure(errors="replace")
+    try:
+        app(arguments, prog_name="vdc")
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else 1
+    except CliError as error:
+        sys.stderr.write("vdc: " + str(error).replace("\n", "\n     ") + "\n")
+        return error.exit_code
+    except Exception as error:
+        if os.environ.get("VDC_TRACEBACK"):
+            raise
+        sys.stderr.write(
+            f"vdc: this command met a fault of its own: {type(error).__name__}: {error}\n"
+            "     Please report it with what VDC_TRACEBACK=1 prints.\n"
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

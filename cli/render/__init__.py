@@ -1,0 +1,1 @@
+"""Turns API objects into words for people: lists, sheets, stories and progress."""
