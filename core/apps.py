@@ -1,7 +1,13 @@
 """The groundwork as a Django app: no models, only what must happen once per process."""
 
 from django.apps import AppConfig
+from django.conf import settings
+
+from core.database import use_deadlines
 
 
 class CoreConfig(AppConfig):
     name = "core"
+
+    def ready(self) -> None:
+        use_deadlines(settings.PROCESS)

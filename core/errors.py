@@ -1,20 +1,20 @@
 """Everything that can go wrong while work is done or asked for, drawn as one tree.
 
-    Exception
-    ├── WorkError                what a step can meet; `advice` says what to do next
-    │   ├── Unreachable          database or broker did not answer: only delays, decides nothing
-    │   ├── Transient            may work next time: tried again within the step's budget
-    │   ├── Permanent            will not work by itself: fails the step
-    │   ├── Cancelled            somebody asked to stop; raised at a safe point
-    │   └── Fenced               another attempt owns the step now: stop and write nothing
-    └── Refusal                  what a door answers instead of doing; has a stable `code`
-        ├── Invalid       400    a field is wrong, named in `field`
-        ├── Unauthorized  401    no token, or a bad one
-        ├── Forbidden     403    the role does not allow it
-        ├── NotFound      404    not there, or someone else's
-        ├── Conflict      409    wrong state, busy, taken, no room
-        ├── TooLarge      413    more bytes than were announced or allowed
-        └── Unavailable   503    a part is away; try again after `retry_after_s`
+Exception
+├── WorkError                what a step can meet; `advice` says what to do next
+│   ├── Unreachable          database or broker did not answer: only delays, decides nothing
+│   ├── Transient            may work next time: tried again within the step's budget
+│   ├── Permanent            will not work by itself: fails the step
+│   ├── Cancelled            somebody asked to stop; raised at a safe point
+│   └── Fenced               another attempt owns the step now: stop and write nothing
+└── Refusal                  what a door answers instead of doing; has a stable `code`
+    ├── Invalid       400    a field is wrong, named in `field`
+    ├── Unauthorized  401    no token, or a bad one
+    ├── Forbidden     403    the role does not allow it
+    ├── NotFound      404    not there, or someone else's
+    ├── Conflict      409    wrong state, busy, taken, no room
+    ├── TooLarge      413    more bytes than were announced or allowed
+    └── Unavailable   503    a part is away; try again after `retry_after_s`
 """
 
 from __future__ import annotations

@@ -43,5 +43,9 @@ def logging_config() -> dict[str, Any]:
         },
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
         "root": {"handlers": ["stderr"], "level": "INFO"},
-        "loggers": {"django": {"level": "INFO", "propagate": True, "handlers": []}},
+        "loggers": {
+            "django": {"level": "INFO", "propagate": True, "handlers": []},
+            # Says a second time, without request and error id, what core.middleware and core.problem log.
+            "django.request": {"level": "CRITICAL"},
+        },
     }

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
+
+from core.health import healthz
 
 urlpatterns = [
+    path("healthz", healthz),
+    path("api/v1/", include("vdcproject.api")),
     path("admin/", admin.site.urls),
 ]
+
+handler400 = "core.problem.bad_request"
+handler403 = "core.problem.forbidden"
+handler404 = "core.problem.not_found"
+handler500 = "core.problem.server_error"

@@ -2,9 +2,12 @@
 
 import os
 
-from django.core.wsgi import get_wsgi_application
+import django
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "vdcproject.settings")
 os.environ.setdefault("VDC_PROCESS", "web")
+django.setup(set_prefix=False)
 
-application = get_wsgi_application()
+from core.wsgi import BudgetedHandler  # noqa: E402  (needs the settings)
+
+application = BudgetedHandler()

@@ -1,0 +1,35 @@
+"""Gives the tests a real PostgreSQL and Redis before Django reads its settings.
+
+This happens while this file is loaded, not in a hook: the conftest files of the rooms below import models.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+
+import django
+import pytest
+
+from tests.cluster import Cluster
+
+_own: Cluster | None = None
+if "VDC_STACK_FILE" not in os.environ:  # a stack that is named there is used as it is
+    _own = Cluster()
+    atexit.register(_own.stop)
+    _own.start()
+    os.environ["VDC_STACK_FILE"] = str(_own.stack_file)
+os.environ["DJANGO_SETTINGS_MODULE"] = "vdcproject.settings"
+django.setup()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _own is not None:
+        _own.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """The servers of this run; `with cluster.frozen_postgresql():` makes the database mute."""
+    assert _own is not None, "this needs the tests' own PostgreSQL; unset VDC_STACK_FILE"
+    return _own
