@@ -16,6 +16,6 @@ DRIVERS = {
 
 
 def load(hypervisor: Hypervisor, settings: DriverSettings) -> Driver:
-    """The driver of a hypervisor. Touches nothing yet: connections are opened at the first call, after the last fork."""
+    """The driver of a hypervisor. Connections are opened at its first call: after the last fork."""
     module, _, name = DRIVERS[hypervisor].partition(":")
     return getattr(import_module(module), name)(settings)
