@@ -107,7 +107,7 @@ def _save(pair: dict[str, Any], file: TextIO) -> None:
 
 def _new_private_file(path: Path) -> TextIO:
     try:
-        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8")
+        return open(path, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600))
     except OSError as error:
         raise WrongUse(f"The private key cannot be saved as {path}: {error.strerror or error}.") from None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import Any, Protocol, Self
 
 from rich.console import Console
@@ -11,7 +10,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from cli.render.units import amount, between, duration
+from cli.render.units import amount, between, duration, now
 from cli.render.words import state_style, word
 
 Item = dict[str, Any]
@@ -61,15 +60,15 @@ class Lines:
         self._line(text)
 
     def _tell(self, key: Any, news: tuple, text: str) -> None:
-        now = time.monotonic()
+        at = time.monotonic()
         going_on = news[0] in {"running", "undoing"} and key != "operation"
-        if self._told.get(key) == news and not (going_on and now - self._told_at[key] >= self._quiet_s):
+        if self._told.get(key) == news and not (going_on and at - self._told_at[key] >= self._quiet_s):
             return
-        self._told[key], self._told_at[key] = news, now
+        self._told[key], self._told_at[key] = news, at
         self._line(text)
 
     def _line(self, text: str) -> None:
-        self._console.print(Text(f"{datetime.now(UTC).astimezone():%H:%M:%S} {text}"), soft_wrap=True)
+        self._console.print(Text(f"{now():%H:%M:%S} {text}"), soft_wrap=True)
         self._console.file.flush()
 
 

@@ -60,7 +60,7 @@ def _head(page: Page, operation: Item) -> None:
         waited = between(asked, began)
         page.field("began", clock(began, day_of=asked) + (f", {duration(waited)} later" if waited is not None else ""))
     if ended:
-        page.field("ended", f"{clock(ended, day_of=asked)}{_took(began or asked, ended)}")
+        page.field("ended", f"{clock(ended, day_of=asked)}, after {duration(between(began or asked, ended) or 0)}")
     elif began:
         page.field("so far", duration(between(began, None) or 0))
     if operation.get("waiting_for"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 
 from cli.errors import WrongUse
 
@@ -34,7 +35,7 @@ def parse_size(text: str) -> int:
     if match is None:
         raise WrongUse(f"{text!r} is not a size; write 10GiB, 512MiB or a number of bytes.")
     power = "BKMGTP".index((match[2] or "B")[0].upper())
-    return int(float(match[1]) * 1024**power) if power else int(float(match[1]))
+    return int(Decimal(match[1]) * 1024**power)
 
 
 def duration(seconds: float) -> str:
@@ -48,6 +49,10 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60:02} m"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def now() -> datetime:
+    return datetime.now(UTC).astimezone()
 
 
 def moment(iso: str | None) -> datetime | None:
@@ -65,7 +70,7 @@ def between(start: str | None, end: str | None) -> float | None:
     began = moment(start)
     if began is None:
         return None
-    return ((moment(end) or datetime.now(UTC)) - began).total_seconds()
+    return ((moment(end) or now()) - began).total_seconds()
 
 
 def age(iso: str | None) -> str:
@@ -84,7 +89,7 @@ def when(iso: str | None) -> str:
     at = moment(iso)
     if at is None:
         return "-"
-    today = datetime.now(UTC).astimezone()
+    today = now()
     pattern = "%H:%M:%S" if at.date() == today.date() else "%m-%d %H:%M" if at.year == today.year else "%Y-%m-%d"
     return f"{at.strftime(pattern)}, {age(iso)}"
 
