@@ -50,7 +50,10 @@ class Source(Protocol):
 
 def open_source(spec: SourceSpec) -> Source:
     """The source that a spec names; nothing is opened before its first chunk is asked for."""
-    scheme = urlsplit(spec.url).scheme.lower()
+    try:
+        scheme = urlsplit(spec.url).scheme.lower()
+    except ValueError as fault:
+        raise Permanent(f"The source's URL is malformed: {fault}", advice="Correct the URL.") from fault
     if scheme in ("http", "https"):
         return HttpSource(spec)
     if scheme == "file" and not spec.public_addresses_only:
@@ -119,10 +122,11 @@ class FileSource:
                 f"The file {self._path} cannot be opened: {fault.strerror}",
                 advice="Correct the path or its permissions.",
             ) from fault
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise Permanent(f"{self._path} is not a regular file", advice="Name a disk image file.")
         with os.fdopen(descriptor, "rb", buffering=0) as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise Permanent(f"{self._path} is not a regular file", advice="Name a disk image file.")
             self.announced_size_bytes = status.st_size
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
             while not self._aborted:
