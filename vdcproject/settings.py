@@ -11,6 +11,8 @@ from core.stack import read_stack
 BASE_DIR = Path(__file__).resolve().parent.parent
 STACK = read_stack()  # the stack file as a dictionary
 PROCESS = os.environ.get("VDC_PROCESS", "tool")  # web, worker or tool: decides how long the database may take
+if PROCESS not in ("web", "worker", "tool"):
+    raise SystemExit(f"VDC_PROCESS is {PROCESS!r}; it takes web, worker or tool.")
 
 SECRET_KEY = STACK["secret_key"]
 DEBUG = False
@@ -33,6 +35,7 @@ INSTALLED_APPS = [
     "networks",
     "volumes",
     "instances",
+    "vdcproject",
 ]
 
 MIDDLEWARE = [

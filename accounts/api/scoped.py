@@ -15,6 +15,7 @@ from accounts.models import AccessRecord, Account
 from accounts.owned import OwnedQuerySet
 from core.api.views import ApiViewSet
 from core.errors import NotFound
+from core.uid import is_uid
 
 RECORDED_AGAIN_AFTER = timedelta(minutes=1)  # someone who watches an operation reads it every second
 
@@ -53,7 +54,8 @@ class AccountScopedViewSet(ApiViewSet):
     def _look_at(self, account_uid: str) -> Access:
         if account_uid == self.access.account.uid:
             return self.access
-        account = Account.objects.filter(uid=account_uid).first() if self.access.is_operator else None
+        may_exist = self.access.is_operator and is_uid(account_uid)
+        account = Account.objects.filter(uid=account_uid).first() if may_exist else None
         if account is None:
             raise NotFound(f"There is no account {account_uid}.", code="not_found", field="account")
         record_operator_access(self.request, account)
@@ -62,7 +64,7 @@ class AccountScopedViewSet(ApiViewSet):
 
 def find(rows: OwnedQuerySet, uid: str, *, noun: str, request: Request, field: str = "") -> Any:
     """The row of this id that the caller of `request` may name; `field` says where in a body the id stood."""
-    row = rows.reachable_by(request.auth).filter(uid=uid).first() if _can_be_stored(uid) else None
+    row = rows.reachable_by(request.auth).filter(uid=uid).first() if is_uid(uid) else None
     if row is None:
         raise NotFound(f"There is no {noun} {uid}.", code="not_found", field=field)
     _record_reach(row, request)
@@ -83,8 +85,3 @@ def record_operator_access(request: Request, account: Account) -> None:
         if recent.exists():
             return
     AccessRecord.objects.create(**trace, token=access.token)
-
-
-def _can_be_stored(uid: str) -> bool:
-    """PostgreSQL's text holds no NUL; such an id names nothing."""
-    return "\x00" not in uid
