@@ -39,13 +39,23 @@ def main(arguments: list[str] | None = None) -> int:
         # A terminal or pipe that knows ASCII only gets `?`, not an error.
         stream.reconfigure(errors="replace")
     try:
-        app(arguments, prog_name="vdc")
-    except SystemExit as ending:
-        return ending.code if isinstance(ending.code, int) else 1
+        try:
+            app(arguments, prog_name="vdc")
+        except SystemExit as ending:
+            # Said now, so that a full disk or a closed pipe is met here and not while Python ends.
+            sys.stdout.flush()
+            return ending.code if isinstance(ending.code, int) else 1
     except CliError as error:
         sys.stderr.write("vdc: " + str(error).replace("\n", "\n     ") + "\n")
         return error.exit_code
+    except OSError as error:
+        # What is still in the buffer could not be written then either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"vdc: the result could not be written: {error.strerror or error}.\n")
+        return 1
     except Exception as error:
+        # The last door: what comes here is a fault of ours, said in a line.
         if os.environ.get("VDC_TRACEBACK"):
             raise
         sys.stderr.write(

@@ -66,7 +66,7 @@ def _away(status: int, document: dict[str, Any] | None, retry_after: str | None,
     when = f"in {retry_after_s:.0f} s" if retry_after_s else "in a moment"
     return Away(
         f"The data center cannot answer now: {detail}\n"
-        f"Try again {when}. If it lasts, look on its machine whether database and web process run (`make up` says).",
+        f"Try again {when}. If it lasts: `make status` on its machine says what runs.",
         reason=detail.rstrip("."),
         retry_after_s=retry_after_s,
     )

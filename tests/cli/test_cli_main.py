@@ -46,6 +46,25 @@ def test_a_terminal_that_knows_only_ascii_gets_an_answer():
     assert "Traceback" not in done.stderr
 
 
+def test_a_result_that_cannot_be_written_is_a_sentence():
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [sys.executable, "-m", "cli.main", "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "vdc: the result could not be written: No space left on device.\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", "--help"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert done.stderr == ""
+
+
 def test_a_fault_of_our_own_is_a_line_and_not_a_traceback(vdc, monkeypatch):
     def broken(*arguments, **options):
         raise KeyError("surprise")
