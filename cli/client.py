@@ -98,7 +98,7 @@ class Client:
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise Away(
                 f"No connection to {self.login.url} (from {self.login.origin}): {_short(error)}.\n"
-                "Does the data center run (`make status` on its machine says, `make up` starts it), and is the URL right?",
+                "Does the data center run (`make status` on its machine says), and is the URL right?",
                 reason=f"no connection to {self.login.url}",
             ) from None
         except httpx.TransportError as error:

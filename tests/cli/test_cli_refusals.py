@@ -78,7 +78,7 @@ def test_a_refused_connection_says_what_to_check(vdc, monkeypatch):
     assert ended.code == 1
     assert f"No connection to {url}" in ended.err
     assert "connection refused" in ended.err
-    assert "make up" in ended.err
+    assert "make status" in ended.err
 
 
 @pytest.mark.parametrize(
