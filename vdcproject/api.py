@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from django.urls import URLPattern, URLResolver, path
+from django.urls import URLPattern, URLResolver, include, path
 from rest_framework.routers import SimpleRouter
 
 from accounts.api.views import AccountView, SshKeyPairViewSet, TokenViewSet
+from hypervisor.api.views import NodeViewSet
+from networks.api.views import NetworkViewSet
+from operations.api.views import OperationViewSet
+from volumes.api.views import BackupObjectViewSet, ImageViewSet, VolumeViewSet
 
 router = SimpleRouter(trailing_slash=False)
 router.register("tokens", TokenViewSet, basename="token")
 router.register("ssh-key-pairs", SshKeyPairViewSet, basename="ssh-key-pair")
+router.register("nodes", NodeViewSet, basename="node")
+router.register("operations", OperationViewSet, basename="operation")
+router.register("networks", NetworkViewSet, basename="network")
+router.register("volumes", VolumeViewSet, basename="volume")
+router.register("backup-objects", BackupObjectViewSet, basename="backup-object")
+router.register("images", ImageViewSet, basename="image")
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("account", AccountView.as_view({"get": "retrieve"}), name="account"),
+    path(
+        "backup-objects/<str:uid>/content",
+        BackupObjectViewSet.as_view({"put": "content"}),
+        name="backup-object-content",
+    ),
+    path("", include("instances.api.urls")),
     *router.urls,
 ]

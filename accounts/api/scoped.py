@@ -72,7 +72,8 @@ def find(rows: OwnedQuerySet, uid: str, *, noun: str, request: Request, field: s
 
 
 def _record_reach(row: Model, request: Request) -> None:
-    if row.account_id != request.auth.account.id:
+    others = row.account_id is not None and row.account_id != request.auth.account.id
+    if others and request.auth.is_operator:
         record_operator_access(request, row.account)
 
 

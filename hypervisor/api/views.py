@@ -1,0 +1,32 @@
+"""GET nodes, for operators."""
+
+from __future__ import annotations
+
+from django.db.models import QuerySet
+from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
+from rest_framework.request import Request
+
+from core.api.views import ApiViewSet
+from core.errors import NotFound
+from hypervisor.api.serializers import NodeSerializer
+from hypervisor.models import Node
+
+
+class NodeViewSet(ListModelMixin, RetrieveModelMixin, ApiViewSet):
+    """The machines that run guests; to everyone but operators there are none."""
+
+    serializer_class = NodeSerializer
+
+    def initial(self, request: Request, *args, **kwargs) -> None:
+        super().initial(request, *args, **kwargs)
+        if not request.auth.is_operator:
+            raise NotFound("Nodes are there for operators only.", code="not_found")
+
+    def get_queryset(self) -> QuerySet[Node]:
+        return Node.objects.select_related("room", "pulse")
+
+    def get_object(self) -> Node:
+        node = self.get_queryset().filter(uid=self.kwargs["uid"]).first()
+        if node is None:
+            raise NotFound(f"There is no node {self.kwargs['uid']}.", code="not_found")
+        return node

@@ -1,0 +1,15 @@
+"""Hypervisor: the nodes, how one is chosen, and how it is driven."""
+
+from django.apps import AppConfig
+
+
+class HypervisorConfig(AppConfig):
+    name = "hypervisor"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from hypervisor import liveness
+        from operations import register
+
+        register.node_trouble.append(liveness.trouble)
+        liveness.register_chore()

@@ -1,0 +1,68 @@
+"""Ask a node's files server: console logs, and the content of its backup storage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+
+from core.errors import NotFound, Unavailable
+from hypervisor.models import Node
+
+TIMEOUT = httpx.Timeout(10, connect=3)
+
+
+def read_console(node: Node, uid: str, *, last_bytes: int) -> str:
+    """The last bytes of a guest's console log, not UTF-8 replaced; Unavailable when the node is silent."""
+    try:
+        answer = httpx.get(
+            f"{node.files_url}/consoles/{uid}",
+            params={"last_bytes": last_bytes},
+            headers=_authorized(node),
+            timeout=TIMEOUT,
+            trust_env=False,
+        )
+    except httpx.HTTPError as exc:
+        raise _silent(node, exc) from exc
+    if answer.status_code == 404:
+        raise NotFound(f"{uid} has no console log: it has not been started on {node} yet.", code="no_console_log")
+    if answer.status_code != 200:
+        raise Unavailable(f"The files server of {node} answered {answer.status_code}.", code="files_server")
+    return answer.content.decode(errors="replace")
+
+
+def put_object(node: Node, key: str, chunks: Iterator[bytes]) -> None:
+    """Stream an object into the node's backup storage. Unavailable when it cannot be stored."""
+    try:
+        answer = httpx.put(
+            f"{node.files_url}/storage/{key}",
+            content=chunks,
+            headers=_authorized(node),
+            timeout=httpx.Timeout(60, connect=3),
+            trust_env=False,
+        )
+    except httpx.HTTPError as exc:
+        raise _silent(node, exc) from exc
+    if answer.status_code == 507:
+        raise Unavailable(answer.text.strip() or f"The backup storage on {node} is full.", code="storage_full")
+    if not answer.is_success:
+        raise Unavailable(f"The files server of {node} answered {answer.status_code}.", code="files_server")
+
+
+def delete_object(node: Node, key: str) -> None:
+    """Take an object out of the node's backup storage; it may be gone already."""
+    try:
+        httpx.delete(f"{node.files_url}/storage/{key}", headers=_authorized(node), timeout=TIMEOUT, trust_env=False)
+    except httpx.HTTPError as exc:
+        raise _silent(node, exc) from exc
+
+
+def _authorized(node: Node) -> dict[str, str]:
+    return {"Authorization": f"Bearer {node.files_token}"}
+
+
+def _silent(node: Node, exc: Exception) -> Unavailable:
+    return Unavailable(
+        f"The files server of {node} does not answer ({type(exc).__name__}); try again, or look at the node.",
+        code="files_server",
+    )

@@ -1,0 +1,55 @@
+"""Whether a node lives: marked offline by the sweep after silence, online again by its own heartbeat."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db.models.functions import Now
+
+from core.claim import claim
+from hypervisor import listeners
+from hypervisor.models import Node, NodePulse, NodeStatus
+from operations import timing
+from operations.events import note
+from operations.sweep import Chore, chores
+
+HEARTBEAT_S = 5 * timing.SCALE
+SILENT_AFTER_S = 30 * timing.SCALE
+OBSERVE_EVERY_S = 60 * timing.SCALE
+
+
+def register_chore() -> None:
+    """Have the sweep look for silent nodes."""
+    chores.append(Chore("silent nodes", HEARTBEAT_S, mark_silent))
+
+
+def mark_silent(good_for_s: float) -> None:
+    """Nodes whose heartbeat is too old go offline, once the database has been up long enough to have heard one."""
+    if good_for_s < SILENT_AFTER_S:
+        return
+    too_old = Now() - timedelta(seconds=SILENT_AFTER_S)
+    for pulse in NodePulse.objects.filter(status=NodeStatus.ONLINE, heartbeat_at__lt=too_old).select_related("node"):
+        silent = NodePulse.objects.filter(pk=pulse.pk, status=NodeStatus.ONLINE, heartbeat_at=pulse.heartbeat_at)
+        if claim(silent, status=NodeStatus.OFFLINE):
+            node = pulse.node
+            note("node", node.uid, "node.offline", f"{node} has been silent since {pulse.heartbeat_at:%H:%M:%S} UTC")
+            for listener in listeners.on_silent:
+                listener(node)
+
+
+def beat(node: Node) -> None:
+    """The node's own sign of life."""
+    NodePulse.objects.filter(pk=node.pk).update(heartbeat_at=Now())
+    if claim(NodePulse.objects.filter(pk=node.pk, status=NodeStatus.OFFLINE), status=NodeStatus.ONLINE):
+        note("node", node.uid, "node.online", f"{node} is online")
+
+
+def trouble(node_uid: str) -> str:
+    """Why the node cannot work now: "node hn-… has been silent since …", or ""."""
+    pulse = NodePulse.objects.filter(node__uid=node_uid).first()
+    if pulse is None:
+        return f"node {node_uid}, which is not known any more"
+    if pulse.status == NodeStatus.OFFLINE:
+        since = f"{pulse.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC" if pulse.heartbeat_at else "it joined"
+        return f"node {node_uid}, silent since {since}"
+    return ""

@@ -1,0 +1,178 @@
+"""The observer of a node: its eyes and its pulse, in a process of its own that no step can hold up.
+
+    start ──► the node's lock and lease ──► networks whole ──► first look ──► guests wanted running are queued
+          ──► lanes open ──► then for ever: events at once, heartbeat every 5 s, a look at everything every 60 s
+
+What a libvirt thread hears is put into a queue; one loop writes it. When the database is away the queue waits.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import queue
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import structlog
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, close_old_connections, connection
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from core.claim import claim
+from core.database import unreachable
+from core.errors import WorkError
+from hypervisor import listeners, liveness, local
+from hypervisor.contract import Observation
+from hypervisor.drivers.base import Driver
+from hypervisor.models import Node, NodePulse
+from operations.events import note
+from operations.locks import HeldElsewhere
+
+log = structlog.get_logger()
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+PAUSE_AWAY_S = 1.0
+LISTEN_AGAIN_S = 1.0
+
+
+class Observer:
+    """Watches this machine's node until `stop` is set."""
+
+    def __init__(self, node: Node, stop: threading.Event) -> None:
+        self._node = node
+        self._stop = stop
+        self._heard: queue.SimpleQueue[Observation | None] = queue.SimpleQueue()
+        self._deaf: dict[str, float] = {}  # hypervisors that cannot be listened to, and when to try again
+        self._unlisten: dict[str, Callable[[], None]] = {}
+        self._beat_at = self._looked_at = 0.0
+        self._me = f"{platform.node()}:{os.getpid()}"
+
+    def run(self) -> None:
+        self._insist(self._hold_node)
+        for hypervisor in self._node.hypervisors:
+            self._listen(hypervisor)
+        self._insist(self._tend)
+        self._insist(self._look_at_all)
+        self._insist(self._start_if_new)
+        self._insist(self._beat)
+        while not self._stop.is_set():
+            self._turn()
+        for unlisten in self._unlisten.values():
+            unlisten()
+        self._insist(self._let_go)
+
+    # --- start -------------------------------------------------------------------------------------------------
+
+    def _hold_node(self) -> None:
+        """Lease the node, so that no other machine serves it; HeldElsewhere names the one that does."""
+        mine = NodePulse.objects.filter(pk=self._node.pk).filter(
+            Q(held_until=None) | Q(held_until__lt=Now()) | Q(holder__startswith=f"{platform.node()}:")
+        )
+        until = Now() + timedelta(seconds=liveness.SILENT_AFTER_S)
+        if not claim(mine, holder=self._me, held_until=until):
+            holder = NodePulse.objects.get(pk=self._node.pk).holder
+            raise HeldElsewhere(f"{self._node} is served by {holder}; two machines cannot serve one node.")
+
+    def _start_if_new(self) -> None:
+        """After a new boot or a new start of the stack: bring up what is wanted, then open the lanes."""
+        boot_id, start_id = BOOT_ID.read_text().strip(), settings.STACK["start_id"]
+        self._node.refresh_from_db()
+        if (self._node.boot_id, self._node.start_id) == (boot_id, start_id):
+            return
+        note("node", self._node.uid, "node.start", f"{self._node} starts anew")
+        for listener in listeners.on_start:
+            listener(self._node)
+        Node.objects.filter(pk=self._node.pk).update(boot_id=boot_id, start_id=start_id)
+        log.info("the node starts anew; its lanes are open", node=self._node.uid)
+
+    # --- the loop ----------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        for hypervisor, again_at in list(self._deaf.items()):
+            if now >= again_at:
+                self._listen(hypervisor)
+        if now - self._beat_at >= liveness.HEARTBEAT_S:
+            self._insist(self._beat)
+        if now - self._looked_at >= liveness.OBSERVE_EVERY_S:
+            self._insist(self._tend)
+            self._insist(self._look_at_all)
+        try:
+            look = self._heard.get(timeout=min(liveness.HEARTBEAT_S, LISTEN_AGAIN_S))
+        except queue.Empty:
+            return
+        if look is None:  # a line came back: what happened meanwhile was not heard
+            self._insist(self._look_at_all)
+        else:
+            self._insist(partial(self._tell, look))
+
+    def _beat(self) -> None:
+        self._beat_at = time.monotonic()
+        close_old_connections()
+        until = Now() + timedelta(seconds=liveness.SILENT_AFTER_S)
+        if not claim(NodePulse.objects.filter(pk=self._node.pk, holder=self._me), held_until=until):
+            raise HeldElsewhere(f"{self._node} was taken over by another machine; this observer ends.")
+        liveness.beat(self._node)
+
+    def _tell(self, look: Observation) -> None:
+        close_old_connections()
+        for listener in listeners.on_seen:
+            listener(self._node, look)
+
+    def _look_at_all(self) -> None:
+        self._looked_at = time.monotonic()
+        close_old_connections()
+        looks: list[Observation] = []
+        for hypervisor in self._node.hypervisors:
+            looks += local.driver(hypervisor).observe_all()
+        for listener in listeners.on_seen_all:
+            listener(self._node, looks)
+        NodePulse.objects.filter(pk=self._node.pk).update(observed_at=Now())
+
+    def _tend(self) -> None:
+        close_old_connections()
+        for listener in listeners.on_tend:
+            listener(self._node)
+
+    def _let_go(self) -> None:
+        NodePulse.objects.filter(pk=self._node.pk, holder=self._me).update(holder="", held_until=None)
+
+    # --- lines that break --------------------------------------------------------------------------------------
+
+    def _listen(self, hypervisor: str) -> None:
+        driver: Driver = local.driver(hypervisor)
+        try:
+            self._unlisten[hypervisor] = driver.listen(self._heard.put, partial(self._lost, hypervisor))
+        except WorkError as fault:
+            log.warning("the hypervisor cannot be listened to", hypervisor=hypervisor, why=fault.message)
+            self._deaf[hypervisor] = time.monotonic() + LISTEN_AGAIN_S
+            return
+        if self._deaf.pop(hypervisor, None) is not None:
+            self._heard.put(None)
+
+    def _lost(self, hypervisor: str, why: str) -> None:
+        log.warning("the line to the hypervisor broke", hypervisor=hypervisor, why=why)
+        self._deaf[hypervisor] = time.monotonic() + LISTEN_AGAIN_S
+
+    def _insist(self, work: Callable[[], None]) -> None:
+        """Do it until the database has answered; a hypervisor that cannot be asked is asked at the next turn."""
+        while True:
+            try:
+                work()
+                return
+            except WorkError as fault:
+                log.warning("the node cannot be observed now; nothing is concluded", why=fault.message)
+                return
+            except (DatabaseError, InterfaceError) as exc:
+                if not unreachable(exc):
+                    raise
+                log.warning("the database did not answer; what was seen is kept", error=str(exc).strip())
+                connection.close()
+            if self._stop.wait(PAUSE_AWAY_S):
+                return

@@ -1,0 +1,69 @@
+"""Take room on a node and give it back: claims on the node's room row, once each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from django.db.models import F
+from django.db.models.functions import Greatest
+
+from core.claim import claim
+from hypervisor.models import Node, NodeRoom, NodeStatus
+from hypervisor.placement import Candidate, Need, NoRoom, rank
+
+
+def candidates(only: Iterable[str] = ()) -> list[Candidate]:
+    """Every node (or only these uids) as placement sees it."""
+    nodes = Node.objects.select_related("room", "pulse").order_by("id")
+    wanted = set(only)
+    return [
+        Candidate(
+            uid=node.uid,
+            is_online=node.pulse.status == NodeStatus.ONLINE,
+            takes_new=node.scheduling_enabled,
+            hypervisors=tuple(node.hypervisors),
+            arch=node.arch,
+            vcpus_free=max(node.vcpus - node.room.vcpus_used, 0),
+            memory_mib_free=max(node.memory_mib - node.room.memory_mib_used, 0),
+            disk_bytes_free=max(node.disk_bytes - node.room.disk_bytes_used, 0),
+        )
+        for node in nodes
+        if not wanted or node.uid in wanted
+    ]
+
+
+def place(need: Need, *, only: str = "") -> Node:
+    """Choose a node and take the room there, in the caller's transaction. Raises NoRoom.
+
+    A candidate lost to someone faster means the next one.
+    """
+    for candidate in rank(candidates([only] if only else []), need):
+        if _take(candidate.uid, need):
+            return Node.objects.get(uid=candidate.uid)
+    raise NoRoom("No room: other requests took the last fitting node a moment ago; try again.")
+
+
+def _take(uid: str, need: Need) -> bool:
+    room = NodeRoom.objects.filter(
+        node__uid=uid,
+        vcpus_used__lte=F("node__vcpus") - need.vcpus,
+        memory_mib_used__lte=F("node__memory_mib") - need.memory_mib,
+        disk_bytes_used__lte=F("node__disk_bytes") - need.disk_bytes,
+    )
+    # An UPDATE with a join goes through a subquery, which would look at the row before its lock.
+    locked = NodeRoom.objects.select_for_update().filter(node__uid=uid).values_list("pk", flat=True)
+    return bool(list(locked)) and claim(
+        room,
+        vcpus_used=F("vcpus_used") + need.vcpus,
+        memory_mib_used=F("memory_mib_used") + need.memory_mib,
+        disk_bytes_used=F("disk_bytes_used") + need.disk_bytes,
+    )
+
+
+def give_back(node: Node, *, vcpus: int = 0, memory_mib: int = 0, disk_bytes: int = 0) -> None:
+    """Return room. The caller's own claim (a state, a flag) makes sure that it happens once."""
+    NodeRoom.objects.filter(pk=node.pk).update(
+        vcpus_used=Greatest(F("vcpus_used") - vcpus, 0),
+        memory_mib_used=Greatest(F("memory_mib_used") - memory_mib, 0),
+        disk_bytes_used=Greatest(F("disk_bytes_used") - disk_bytes, 0),
+    )

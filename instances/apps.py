@@ -1,0 +1,20 @@
+"""Instances: what an account owns, and everything that can be done to one."""
+
+from django.apps import AppConfig
+
+
+class InstancesConfig(AppConfig):
+    name = "instances"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from hypervisor import listeners
+        from instances import models, observing, verbs
+        from operations import register
+
+        register.register_noun(models.Instance, verbs.INSTANCE)
+        listeners.on_seen.append(observing.seen)
+        listeners.on_seen_all.append(observing.seen_all)
+        listeners.on_start.append(observing.node_started)
+        listeners.on_silent.append(observing.node_silent)
+        listeners.on_drain.append(observing.drain)

@@ -1,0 +1,143 @@
+"""What nodes see of guests, written on the instances: `observed` always, `state` by the engine's rules."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import structlog
+from django.db.models.functions import Now
+
+from core.errors import Conflict, Refusal
+from hypervisor import local
+from hypervisor.contract import Observation, Observed, Transient
+from hypervisor.models import Node
+from hypervisor.reconcile import Belief, Kind, compare
+from instances.models import Instance
+from instances.states import MOVING, InstanceState, Wanted
+from instances.verbs import POWEROFF, POWERON
+from operations import engine
+from operations.events import note
+from operations.locks import subject_lock
+from operations.models import Operation
+
+log = structlog.get_logger()
+
+DRAIN_GRACE_S = 60
+DRAIN_LOOK_S = 0.5
+
+_strays: set[str] = set()
+
+
+def seen(node: Node, look: Observation) -> None:
+    """One guest of this node changed, or was found different."""
+    instance = Instance.objects.on_node(node).filter(uid=look.uid).first()
+    if instance is None:
+        _stray(node, look)
+        return
+    _write_observed(instance, look)
+    if look.state is Observed.RUNNING:
+        evidence = f"{instance.uid} was seen running on {node}: {look.reason or 'started behind our back'}"
+        engine.observed(instance, InstanceState.RUNNING, frm=frozenset({InstanceState.HALTED}), evidence=evidence)
+    elif look.state in (Observed.HALTED, Observed.CRASHED, Observed.ABSENT):
+        _ended(node, instance, look)
+
+
+def _ended(node: Node, instance: Instance, look: Observation) -> None:
+    evidence = f"{instance.uid} was seen {look.state.value} on {node}: {look.reason or 'no reason known'}"
+    running = frozenset({InstanceState.RUNNING})
+    if engine.observed(instance, InstanceState.HALTED, frm=running, evidence=evidence):
+        if look.state is Observed.HALTED:  # the guest's own wish; a crash or a vanished guest says nothing of wishes
+            Instance.objects.filter(pk=instance.pk).update(wanted=Wanted.HALTED)
+        with subject_lock(instance.uid, time.sleep):
+            if engine.holder_of(instance.uid) is None:
+                local.driver(instance.hypervisor).release(instance.uid)
+
+
+def _write_observed(instance: Instance, look: Observation) -> None:
+    Instance.objects.filter(pk=instance.pk).update(
+        observed=look.state.value, observed_reason=look.reason[:255], observed_at=Now()
+    )
+
+
+def _stray(node: Node, look: Observation) -> None:
+    """A guest of ours that no row knows is reported once, and never touched."""
+    if look.uid in _strays or look.state not in (Observed.RUNNING, Observed.PAUSED):
+        return
+    _strays.add(look.uid)
+    note("node", node.uid, "node.stray", f"{node} runs {look.uid}, which is not an instance of this node")
+
+
+def seen_all(node: Node, looks: list[Observation]) -> None:
+    """Settle the differences between what is believed and a look at everything."""
+    instances = {row.uid: row for row in Instance.objects.on_node(node).exclude(state__in=MOVING)}
+    beliefs = [Belief(uid, row.state == InstanceState.RUNNING) for uid, row in instances.items()]
+    known = set(Instance.objects.on_node(node).values_list("uid", flat=True))
+    for finding in compare(beliefs, looks):
+        if finding.kind is Kind.STRAY and finding.uid not in known:
+            _stray(node, finding.seen)
+        elif finding.kind in (Kind.MISSING, Kind.DIFFERS):
+            _look_again(node, instances[finding.uid])
+        elif finding.kind is Kind.AGREES and finding.uid in instances:
+            _write_if_changed(instances[finding.uid], finding.seen)
+
+
+def _look_again(node: Node, instance: Instance) -> None:
+    """The look at everything may be older than the row: only a fresh one counts as evidence."""
+    try:
+        seen(node, local.driver(instance.hypervisor).observe(instance.uid))
+    except Transient as cannot_ask:
+        log.warning("the node cannot be asked; nothing is concluded", instance=instance.uid, why=cannot_ask.message)
+
+
+def _write_if_changed(instance: Instance, look: Observation) -> None:
+    if look.state.value != instance.observed:
+        _write_observed(instance, look)
+
+
+def node_silent(node: Node) -> None:
+    """Nobody can say how its guests are."""
+    Instance.objects.on_node(node).update(
+        observed=Observed.UNKNOWN, observed_reason=f"{node.uid} is silent", observed_at=Now()
+    )
+
+
+def node_started(node: Node) -> None:
+    """The node starts anew: what ran is gone, and the guests that are wanted running are queued first in its lane."""
+    for instance in Instance.objects.on_node(node).filter(state=InstanceState.RUNNING):
+        _look_again(node, instance)
+    wanted = Instance.objects.on_node(node).filter(state=InstanceState.HALTED, wanted=Wanted.RUNNING)
+    for instance in wanted.order_by("id"):
+        try:
+            engine.begin(POWERON, instance, requested_by=f"start of node {node.uid}")
+        except Refusal as refused:
+            note("instance", instance.uid, "instance.poweron.refused", refused.detail, account_id=instance.account_id)
+
+
+def drain(node: Node) -> Iterator[str]:
+    """Power off every guest of the node in order, `wanted` left as it is; says how it goes until all are off."""
+    begun: dict[str, Operation] = {}
+    busy_said: set[str] = set()
+    while True:
+        for instance in Instance.objects.on_node(node).filter(state=InstanceState.RUNNING):
+            if instance.uid in begun and begun[instance.uid].ended_at is None:
+                continue
+            try:
+                params = {"timeout_s": DRAIN_GRACE_S, "keep_wanted": True}
+                begun[instance.uid] = engine.begin(POWEROFF, instance, requested_by="drain of the node", params=params)
+                yield f"{instance.uid} is asked to power off ({begun[instance.uid].uid})"
+            except Conflict as busy:
+                if instance.uid not in busy_said:
+                    busy_said.add(instance.uid)
+                    yield busy.detail
+        time.sleep(DRAIN_LOOK_S)
+        for uid, operation in list(begun.items()):
+            if operation.ended_at is None:
+                operation.refresh_from_db()
+                if operation.ended_at is not None:
+                    yield f"{uid}: the power-off is {operation.state}"
+        waiting = Instance.objects.on_node(node).filter(
+            state__in=[InstanceState.RUNNING, InstanceState.HALTING, InstanceState.SHUTTINGDOWN]
+        )
+        if all(operation.ended_at for operation in begun.values()) and not waiting.exists():
+            return

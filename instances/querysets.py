@@ -1,0 +1,22 @@
+"""Which instances?"""
+
+from __future__ import annotations
+
+from accounts.owned import OwnedQuerySet
+from instances.states import InstanceState
+
+
+class InstanceQuerySet(OwnedQuerySet):
+    def live(self) -> InstanceQuerySet:
+        """Those that are not terminated."""
+        return self.exclude(state=InstanceState.TERMINATED)
+
+    def on_node(self, node) -> InstanceQuerySet:
+        """Those that a node should know."""
+        return self.live().filter(node=node)
+
+    def with_parts(self) -> InstanceQuerySet:
+        """Everything that printing or driving an instance touches, in a fixed number of statements."""
+        return self.select_related("account", "image", "node").prefetch_related(
+            "attachments__volume", "vifs__lease", "vifs__network"
+        )

@@ -1,0 +1,64 @@
+"""Steps that start, stop and remove guests: load rows, make the spec, call the driver, settle."""
+
+from __future__ import annotations
+
+from django.db.models.functions import Now
+
+from hypervisor import local
+from hypervisor.contract import Observation
+from instances.models import Instance
+from instances.specs import guest_spec
+from operations.run import StepRun
+from operations.task import step_task
+
+
+def _instance(run: StepRun) -> Instance:
+    return Instance.objects.with_parts().get(uid=run.subject_uid)
+
+
+def _said(observation: Observation) -> dict:
+    return {"observed": observation.state.value, "reason": observation.reason}
+
+
+def _see(run: StepRun, result: dict) -> None:
+    Instance.objects.filter(uid=run.subject_uid).update(
+        observed=result["observed"], observed_reason=result["reason"], observed_at=Now()
+    )
+
+
+@step_task("instances.start_guest")
+def start_guest(run: StepRun) -> dict:
+    """Have the guest running."""
+    instance = _instance(run)
+    return _said(local.driver(instance.hypervisor).ensure_running(guest_spec(instance), run))
+
+
+start_guest.settles(_see)
+
+
+@start_guest.undoes
+def unstart_guest(run: StepRun) -> str:
+    instance = _instance(run)
+    observation = local.driver(instance.hypervisor).ensure_halted(guest_spec(instance), run, grace_s=0)
+    return f"{instance.uid} was powered off on {run.step.node} ({observation.reason or observation.state.value})"
+
+
+@step_task("instances.stop_guest")
+def stop_guest(run: StepRun) -> dict:
+    """Have the guest powered off. `params`: grace_s, how long it may take to do so itself."""
+    instance = _instance(run)
+    spec = guest_spec(instance)
+    return _said(local.driver(instance.hypervisor).ensure_halted(spec, run, grace_s=run.params["grace_s"]))
+
+
+stop_guest.settles(_see)
+
+
+@step_task("instances.remove_guest")
+def remove_guest(run: StepRun) -> dict:
+    """Leave nothing of the guest on its node but its disks."""
+    instance = _instance(run)
+    return _said(local.driver(instance.hypervisor).ensure_absent(guest_spec(instance), run))
+
+
+remove_guest.settles(_see)

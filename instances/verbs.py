@@ -1,0 +1,80 @@
+"""Everything that can be done to an instance, as one table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models.functions import Now
+
+from core.claim import claim
+from hypervisor import rooms
+from instances import plans
+from instances.models import Instance
+from instances.states import InstanceState, Wanted
+from networks import leases
+from operations.models import Operation
+from operations.register import Verb
+
+S = InstanceState
+
+
+def _want_running(instance: Instance, operation: Operation) -> None:
+    Instance.objects.filter(pk=instance.pk).update(wanted=Wanted.RUNNING)
+
+
+def _want_halted(instance: Instance, operation: Operation) -> None:
+    if not operation.params.get("keep_wanted"):  # a node that goes down leaves what the owner wants
+        Instance.objects.filter(pk=instance.pk).update(wanted=Wanted.HALTED)
+
+
+def _give_back(instance: Instance, operation: Operation) -> None:
+    """A terminated instance holds nothing: no room, no slot, no addresses."""
+    if instance.state != S.TERMINATED:
+        return
+    for vif in instance.vifs.all():
+        leases.release(holder=vif.uid)
+    if claim(Instance.objects.filter(pk=instance.pk, room_held=True), room_held=False):
+        rooms.give_back(instance.node, vcpus=instance.vcpus, memory_mib=instance.memory_mib)
+    Instance.objects.filter(pk=instance.pk).update(slot=None, terminated_at=Now())
+
+
+def _always(params: dict[str, Any], open_verb: str) -> bool:
+    return True
+
+
+def _when_forced(params: dict[str, Any], open_verb: str) -> bool:
+    """Pulling the plug ends whatever waits for the guest, but a launch has no guest yet: that is for terminate."""
+    return bool(params.get("force")) and open_verb != LAUNCH.full_name
+
+
+def _verb(name: str, frm: set[str], to: str, plan: Any, **rest: Any) -> Verb:
+    return Verb("instance", name, frozenset(frm), to, plan, **rest)
+
+
+#                 name         from                              to            plan
+LAUNCH = _verb(
+    "launch", {S.SCHEDULING}, S.RUNNING, plans.launch, cancelled_to=S.TERMINATED, on_end=_give_back, offered=False
+)
+POWERON = _verb(
+    "poweron", {S.HALTED}, S.RUNNING, plans.poweron, failed_to=S.HALTED, cancelled_to=S.HALTED, on_begin=_want_running
+)
+POWEROFF = _verb(
+    "poweroff",
+    {S.RUNNING},
+    S.HALTED,
+    plans.poweroff,
+    cancelled_to=S.RUNNING,
+    supersedes=_when_forced,
+    on_begin=_want_halted,
+)
+TERMINATE = _verb(
+    "terminate",
+    {S.RUNNING, S.HALTED, S.ERROR},
+    S.TERMINATED,
+    plans.terminate,
+    supersedes=_always,
+    on_begin=_want_halted,
+    on_end=_give_back,
+)
+
+INSTANCE = [LAUNCH, POWERON, POWEROFF, TERMINATE]

@@ -1,0 +1,48 @@
+"""Lease addresses: pick free ones, insert them under their unique constraints, pick again if someone was faster."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+
+from django.db import IntegrityError, transaction
+
+from core.errors import Conflict
+from networks.models import Lease, Network
+
+TRIES = 50
+
+
+def lease(network: Network, *, holder: str, hostname: str) -> Lease:
+    """The lowest free IPv4 address and a random MAC of QEMU's range. Conflict "no_address" when the network is full."""
+    for _ in range(TRIES):
+        try:
+            with transaction.atomic():
+                return Lease.objects.create(
+                    network=network, ipv4=_lowest_free(network), mac=_random_mac(), hostname=hostname, holder=holder
+                )
+        except IntegrityError:
+            continue
+    raise Conflict(f"The free addresses of {network} were taken by others each time; try again.", code="no_address")
+
+
+def _lowest_free(network: Network) -> str:
+    taken = set(network.leases.values_list("ipv4", flat=True)) | {str(network.gateway)}
+    for address in ipaddress.IPv4Network(network.ipv4_network).hosts():
+        if str(address) not in taken:
+            return str(address)
+    raise Conflict(f"{network} has no free address left.", code="no_address")
+
+
+def _random_mac() -> str:
+    return "52:54:00:" + ":".join(f"{byte:02x}" for byte in secrets.token_bytes(3))
+
+
+def release(*, holder: str) -> None:
+    """Give back what a vif holds; twice is fine."""
+    Lease.objects.filter(holder=holder).delete()
+
+
+def usable_addresses(network: Network) -> int:
+    """How many addresses guests can have: all but network, broadcast and gateway."""
+    return max(ipaddress.IPv4Network(network.ipv4_network).num_addresses - 3, 0)

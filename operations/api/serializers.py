@@ -1,0 +1,137 @@
+"""How operations are printed: a line in lists, the whole story alone."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from rest_framework import serializers
+
+from core.api.serializers import RowSerializer
+from operations import register
+from operations.models import Event, Operation, Step
+from operations.states import OperationState, StepState
+
+
+def moment(value: datetime | None) -> str | None:
+    """ISO 8601 in UTC with a Z, as everywhere in the API."""
+    return value and value.isoformat().replace("+00:00", "Z")
+
+
+class OperationSerializer(RowSerializer):
+    """Without steps and events: what lists and other nouns show."""
+
+    subject = serializers.SerializerMethodField()
+    waiting_for = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Operation
+        fields = [
+            *RowSerializer.BASE_FIELDS,
+            "verb",
+            "state",
+            "subject",
+            "requested_by",
+            "started_at",
+            "ended_at",
+            "cancel_reason",
+            "superseded_by",
+            "waiting_for",
+            "error",
+        ]
+
+    def get_subject(self, operation: Operation) -> dict[str, str]:
+        return {"kind": operation.subject_kind, "id": operation.subject_uid}
+
+    def get_waiting_for(self, operation: Operation) -> str | None:
+        if operation.ended_at is not None:
+            return None
+        if operation.state == OperationState.WAITING:
+            return "the operation that it supersedes, to stop at its next safe point"
+        waiting = next((step for step in _steps(operation) if step.ended_at is None and step.queued_at), None)
+        if waiting is None or (waiting.worker and not register.trouble_of(waiting.node)):
+            return None
+        if trouble := register.trouble_of(waiting.node):
+            return trouble
+        if waiting.not_before is not None:
+            return f"the next attempt of {waiting.task}, at {moment(waiting.not_before)}"
+        return f"a free worker of the lane {waiting.lane}" + (f" on node {waiting.node}" if waiting.node else "")
+
+
+class StorySerializer(OperationSerializer):
+    """Everything: the page that explains what happened."""
+
+    subjects = serializers.SerializerMethodField()
+    steps = serializers.SerializerMethodField()
+    events = serializers.SerializerMethodField()
+
+    class Meta(OperationSerializer.Meta):
+        fields = [*OperationSerializer.Meta.fields, "subjects", "undone", "held", "steps", "events"]
+
+    def get_subjects(self, operation: Operation) -> list[dict[str, str]]:
+        return [{"kind": subject.kind, "id": subject.uid} for subject in operation.subjects.order_by("id")]
+
+    def get_steps(self, operation: Operation) -> list[dict[str, Any]]:
+        return [step_document(step) for step in _steps(operation)]
+
+    def get_events(self, operation: Operation) -> list[dict[str, Any]]:
+        return event_documents(Event.objects.filter(operation_uid=operation.uid).order_by("id"))
+
+
+def _steps(operation: Operation) -> list[Step]:
+    if not hasattr(operation, "steps_in_order"):
+        operation.steps_in_order = sorted(operation.steps.all(), key=lambda step: step.position)
+    return operation.steps_in_order
+
+
+def event_documents(events: Any) -> list[dict[str, Any]]:
+    """What happened, in the order given."""
+    return [{"at": moment(event.created_at), "name": event.name, "message": event.message} for event in events]
+
+
+def step_document(step: Step) -> dict[str, Any]:
+    """One step of a story, its running attempt included."""
+    return {
+        "position": step.position,
+        "task": step.task,
+        "node": step.node or None,
+        "lane": step.lane,
+        "state": step.state,
+        "attempt": step.attempt,
+        "attempts": _attempts(step),
+        "progress": _progress(step),
+        "started_at": moment(step.started_at),
+        "ended_at": moment(step.ended_at),
+        "commands": step.commands,
+        "result": step.result,
+        "error": step.error,
+    }
+
+
+def _attempts(step: Step) -> list[dict[str, Any]]:
+    past = [
+        {**attempt, "started_at": _with_z(attempt["started_at"]), "ended_at": _with_z(attempt["ended_at"])}
+        for attempt in step.attempts
+    ]
+    if step.worker and step.ended_at is None and step.state in (StepState.RUNNING, StepState.UNDOING):
+        past.append(
+            {
+                "number": step.attempt,
+                "worker": step.worker,
+                "started_at": moment(step.claimed_at),
+                "ended_at": None,
+                "outcome": "running",
+                "error": None,
+            }
+        )
+    return past
+
+
+def _with_z(text: str) -> str:
+    return text.replace("+00:00", "Z")
+
+
+def _progress(step: Step) -> dict[str, Any] | None:
+    if step.progress_done is None:
+        return None
+    return {"done": step.progress_done, "total": step.progress_total, "unit": step.progress_unit}

@@ -1,0 +1,8 @@
+"""Operations: the engine that turns verbs into steps and keeps their story."""
+
+from django.apps import AppConfig
+
+
+class OperationsConfig(AppConfig):
+    name = "operations"
+    default_auto_field = "django.db.models.BigAutoField"

@@ -1,0 +1,322 @@
+"""Begin verbs, move their subjects, and end them: with `observed`, the only writers of a subject's state.
+
+Every function here runs in one short transaction, and takes the operation's row lock first, so that a settling
+step, a cancel and a sweep follow each other instead of crossing.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models import F
+from django.db.models.functions import Now
+
+from core.claim import claim
+from core.errors import Conflict
+from operations import register
+from operations.bell import ring
+from operations.events import note, note_of
+from operations.models import Operation, OperationSubject, Step
+from operations.plan import Plan
+from operations.register import Verb
+from operations.states import Hold, OperationState, StepState
+
+Bell = tuple[int, int, str, str, str]  # step id, attempt, task, node, lane
+
+
+# --- begin -----------------------------------------------------------------------------------------------------
+
+
+def begin(
+    verb: Verb, subject: Any, *, requested_by: str, params: dict[str, Any] | None = None, account: Any = None
+) -> Operation:
+    """Begin `verb` on `subject`; returns the operation, queued or (behind the one it supersedes) waiting.
+
+    Raises Conflict with code "wrong_state" (names the state and the verbs allowed now) or "busy" (names the operation).
+    """
+    operation = Operation(
+        account=account or getattr(subject, "account", None),
+        verb=verb.full_name,
+        subject_kind=subject.KIND,
+        subject_uid=subject.uid,
+        params=params or {},
+        requested_by=requested_by,
+    )
+    with transaction.atomic():
+        holder = holder_of(subject.uid)
+        supersedes = holder is not None and verb.supersedes(operation.params, holder.verb)
+        if supersedes:
+            holder = locked(holder.pk)  # locks are taken in one order everywhere: operation, hold, subject
+        if holder is None or holder.ended_at is not None:
+            _begin_now(operation, verb, subject)
+        elif supersedes:
+            _wait_behind(operation, holder, verb, subject)
+        else:
+            raise _busy(subject, holder)
+    subject.refresh_from_db()
+    operation.refresh_from_db()
+    return operation
+
+
+def holder_of(uid: str) -> Operation | None:
+    """The operation that holds this subject now."""
+    held = OperationSubject.objects.filter(uid=uid, hold=Hold.OPEN).select_related("operation").first()
+    return held.operation if held else None
+
+
+def _begin_now(operation: Operation, verb: Verb, subject: Any) -> None:
+    operation.save(force_insert=True)
+    _hold(operation, subject)
+    row = type(subject).objects.select_for_update().get(pk=subject.pk)
+    if row.state not in verb.frm:
+        raise _wrong_state(row, verb)
+    verb.on_begin(row, operation)
+    note_of(operation, "requested", f"{operation.requested_by} asked for {verb.name} of {row.uid}")
+    _activate(operation, verb, row)
+
+
+def _wait_behind(operation: Operation, open_one: Operation, verb: Verb, row: Any) -> None:
+    operation.state = OperationState.WAITING
+    operation.save(force_insert=True)
+    try:
+        with transaction.atomic():
+            OperationSubject.objects.create(operation=operation, kind=row.KIND, uid=row.uid, hold=Hold.WAITING)
+    except IntegrityError:
+        waiting = OperationSubject.objects.select_related("operation").get(uid=row.uid, hold=Hold.WAITING)
+        raise _busy(row, waiting.operation) from None
+    verb.on_begin(row, operation)
+    note_of(operation, "requested", f"{operation.requested_by} asked for {verb.name} of {row.uid}")
+    cancel(open_one, reason=f"superseded by {operation.uid} ({verb.name})", superseded_by=operation.uid)
+
+
+def _activate(operation: Operation, verb: Verb, row: Any) -> None:
+    """Take the subjects, write the steps, queue the first."""
+    plan: Plan = verb.plan(row, operation.params)
+    for subject in plan.also:
+        _hold(operation, subject)
+    Step.objects.bulk_create(
+        Step(
+            operation=operation,
+            position=position,
+            task=planned.task,
+            node=planned.node,
+            lane=planned.lane,
+            params=planned.params,
+            moves=planned.moves,
+            settles=planned.settles,
+            retries_left=planned.retries,
+            idle_timeout_s=planned.idle_timeout_s,
+            deadline_s=planned.deadline_s,
+        )
+        for position, planned in enumerate(plan.steps, start=1)
+    )
+    if operation.state == OperationState.WAITING:
+        operation.state = OperationState.QUEUED
+        operation.save(update_fields=["state"])
+    _ring_on_commit(advance(operation))
+
+
+def _hold(operation: Operation, subject: Any) -> None:
+    try:
+        with transaction.atomic():
+            OperationSubject.objects.create(operation=operation, kind=subject.KIND, uid=subject.uid, hold=Hold.OPEN)
+    except IntegrityError:
+        holder = OperationSubject.objects.select_related("operation").get(uid=subject.uid, hold=Hold.OPEN)
+        raise _busy(subject, holder.operation) from None
+
+
+def _ring_on_commit(bell: Bell | None) -> None:
+    if bell is not None:
+        transaction.on_commit(partial(ring, *bell), robust=True)
+
+
+def _busy(row: Any, operation: Operation) -> Conflict:
+    return Conflict(
+        f"{row.uid} is busy with {operation.uid} ({operation.verb.partition('.')[2]}); wait for it to end.",
+        code="busy",
+        operation=operation.uid,
+        state=row.state,
+        allowed_verbs=allowed_verbs(row, operation),
+    )
+
+
+def _wrong_state(row: Any, verb: Verb) -> Conflict:
+    allowed = allowed_verbs(row, None)
+    now = f"allowed now: {', '.join(allowed)}" if allowed else "nothing can be done with it any more"
+    return Conflict(
+        f"{verb.name} is not possible while {row.uid} is {row.state}; {now}.",
+        code="wrong_state",
+        state=row.state,
+        allowed_verbs=allowed,
+    )
+
+
+def allowed_verbs(row: Any, open_operation: Operation | None) -> list[str]:
+    """The offered verbs that would be taken now; while busy, those that can supersede (poweroff: with force)."""
+    verbs = register.nouns[row.KIND].verbs.values() if row.KIND in register.nouns else ()
+    if open_operation is not None:
+        waits = open_operation.state == OperationState.WAITING or open_operation.cancel_reason
+        return (
+            []
+            if waits
+            else [verb.name for verb in verbs if verb.offered and verb.supersedes({"force": True}, open_operation.verb)]
+        )
+    return [verb.name for verb in verbs if verb.offered and row.state in verb.frm]
+
+
+# --- advance ---------------------------------------------------------------------------------------------------
+
+
+def locked(operation_id: int) -> Operation:
+    """The operation under its row lock; `db_now` is the database's time."""
+    return Operation.objects.select_for_update().annotate(db_now=Now()).get(pk=operation_id)
+
+
+def advance(operation: Operation) -> Bell | None:
+    """Queue the next step, or end the operation. Returns the bell to ring, if there is one.
+
+    The caller holds the operation's row lock and no step of it is claimed or queued.
+    """
+    steps = list(Step.objects.filter(operation=operation).order_by("position"))
+    if operation.ending:
+        undo = [step for step in reversed(steps) if step.state == StepState.UNDOING]
+        return _queue_undo(undo[0]) if undo else _finish(operation, operation.ending)
+    if operation.cancel_reason:
+        return end(operation, OperationState.CANCELLED, steps=steps)
+    blocked = next((step for step in steps if step.state == StepState.BLOCKED), None)
+    if blocked is None:
+        return _finish(operation, OperationState.DONE)
+    return _queue(blocked)
+
+
+def _queue(step: Step) -> Bell:
+    move(step.moves)
+    Step.objects.filter(pk=step.pk, state=StepState.BLOCKED).update(
+        state=StepState.QUEUED, queued_at=Now(), rung_at=Now()
+    )
+    return step.pk, step.attempt, step.task, step.node, step.lane
+
+
+def _queue_undo(step: Step) -> Bell:
+    Step.objects.filter(pk=step.pk).update(queued_at=Now(), rung_at=Now(), rings=0)
+    return step.pk, step.attempt, step.task, step.node, step.lane
+
+
+def move(states: list[list[str]]) -> None:
+    """Put subjects into the states of a step's table; the open operation is what keeps others away."""
+    for kind, uid, state in states:
+        register.nouns[kind].model.objects.filter(uid=uid).update(state=state)
+
+
+def end(
+    operation: Operation, ending: str, *, error: dict[str, Any] | None = None, steps: list[Step] | None = None
+) -> Bell | None:
+    """Turn towards `failed` or `cancelled`: nothing further begins, what must go is undone, newest first.
+
+    Failed: undo what is not whole. Cancelled: undo all. Superseded: undo nothing, the successor takes it over.
+    """
+    steps = steps if steps is not None else list(Step.objects.filter(operation=operation).order_by("position"))
+    operation.ending = ending
+    operation.error = error
+    operation.save(update_fields=["ending", "error"])
+    Step.objects.filter(operation=operation, state__in=[StepState.BLOCKED, StepState.QUEUED]).update(
+        state=StepState.CANCELLED, ended_at=Now()
+    )
+    undo = [] if operation.superseded_by else [step.pk for step in steps if step.claimed_at and _goes(step, ending)]
+    Step.objects.filter(pk__in=undo).update(
+        state=StepState.UNDOING, attempt=F("attempt") + 1, worker="", lease_until=None, queued_at=None, ended_at=None
+    )
+    return advance(operation)
+
+
+def _goes(step: Step, ending: str) -> bool:
+    task = register.tasks.get(step.task)
+    return bool(task and task.undo) and (ending == OperationState.CANCELLED or not task.whole)
+
+
+def _finish(operation: Operation, state: str) -> Bell | None:
+    verb = register.verb_named(operation.verb)
+    row = register.nouns[operation.subject_kind].model.objects.select_for_update().get(uid=operation.subject_uid)
+    held = list(OperationSubject.objects.filter(operation=operation, hold=Hold.OPEN))
+    if state == OperationState.DONE:
+        row.state, row.error = verb.to, None
+    elif not operation.superseded_by:
+        row.state = verb.failed_to if state == OperationState.FAILED else verb.cancelled_to
+        row.error = operation.error and {**operation.error, "operation": operation.uid}
+        _give_up_others(held, row)
+    row.save(update_fields=["state", "error"])
+    operation.state = state
+    Operation.objects.filter(pk=operation.pk).update(state=state, ended_at=Now())
+    verb.on_end(row, operation)
+    OperationSubject.objects.filter(operation=operation).update(hold=Hold.CLOSED)
+    note_of(operation, state, _last_words(operation, state, row))
+    _begin_successor(operation)
+    return None
+
+
+def _give_up_others(held: list[OperationSubject], main: Any) -> None:
+    """Subjects beside the main one that are still moving end in error with the same reason."""
+    for subject in held:
+        model = register.nouns[subject.kind].model
+        if subject.uid != main.uid:
+            model.objects.filter(uid=subject.uid, state__in=model.MOVING).update(state="error", error=main.error)
+
+
+def _last_words(operation: Operation, state: str, row: Any) -> str:
+    if state == OperationState.DONE:
+        return f"{row.uid} is {row.state}"
+    if state == OperationState.FAILED:
+        return f"{row.uid} is {row.state}: {(operation.error or {}).get('message', 'no reason was given')}"
+    return f"cancelled: {operation.cancel_reason}"
+
+
+def _begin_successor(operation: Operation) -> None:
+    if not operation.superseded_by:
+        return
+    successor = locked(Operation.objects.only("pk").get(uid=operation.superseded_by).pk)
+    if successor.state != OperationState.WAITING:
+        return
+    verb = register.verb_named(successor.verb)
+    OperationSubject.objects.filter(operation=successor, hold=Hold.WAITING).update(hold=Hold.OPEN)
+    row = register.nouns[successor.subject_kind].model.objects.get(uid=successor.subject_uid)
+    _activate(successor, verb, row)
+
+
+# --- cancel, observe -------------------------------------------------------------------------------------------
+
+
+def cancel(operation: Operation, *, reason: str, superseded_by: str = "") -> None:
+    """Ask an open operation to end: a running step stops at its next safe point, a queued one never begins."""
+    with transaction.atomic():
+        operation = locked(operation.pk)
+        if operation.ended_at is not None:
+            return
+        operation.cancel_reason = operation.cancel_reason or reason
+        operation.superseded_by = operation.superseded_by or superseded_by
+        operation.save(update_fields=["cancel_reason", "superseded_by"])
+        note_of(operation, "cancel", f"asked to stop: {reason}")
+        in_hand = Step.objects.filter(operation=operation, state__in=[StepState.RUNNING, StepState.UNDOING])
+        if operation.ending or in_hand.exclude(worker="").exists():
+            return  # the end of that step sees the reason
+        _ring_on_commit(advance(operation))
+
+
+def observed(row: Any, state: str, *, frm: frozenset[str], evidence: str) -> bool:
+    """Settle what happened without us, if `row` is in one of `frm` and no operation is open on it.
+
+    While an operation is open, the observation is evidence in its story and changes nothing.
+    """
+    with transaction.atomic():
+        model = type(row)
+        current = model.objects.select_for_update().get(pk=row.pk)
+        holder = holder_of(row.uid)
+        operation_uid = holder.uid if holder else ""
+        account_id = getattr(current, "account_id", None)
+        changed = holder is None and claim(model.objects.filter(pk=row.pk, state__in=frm), state=state)
+        if changed or holder is not None:
+            note(
+                row.KIND, row.uid, f"{row.KIND}.observed", evidence, account_id=account_id, operation_uid=operation_uid
+            )
+    return changed

@@ -1,0 +1,131 @@
+"""The thread that keeps the claims of a worker process alive, and hears when work should stop.
+
+One statement a tick for all running steps: renew leases, write progress, read back who lost its claim or was
+cancelled. A database that does not answer changes nothing here; the sweep does not count such time either.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+from django.db import DatabaseError, InterfaceError, close_old_connections, connection, transaction
+
+from core.errors import Cancelled, Fenced, Transient
+from operations import timing
+from operations.run import StepRun, Stopping
+
+log = structlog.get_logger()
+
+_RENEW = """
+    UPDATE operations_step AS step
+       SET lease_until = now() + make_interval(secs => %s),
+           progress_done = seen.done, progress_total = seen.total, progress_unit = seen.unit
+      FROM unnest(%s::bigint[], %s::int[], %s::bigint[], %s::bigint[], %s::text[])
+           AS seen(id, attempt, done, total, unit),
+           operations_operation AS operation
+     WHERE step.id = seen.id AND step.attempt = seen.attempt AND step.state IN ('running', 'undoing')
+       AND operation.id = step.operation_id
+ RETURNING step.id, operation.cancel_reason
+"""
+
+
+class Keeper:
+    """Runs its thread only while there is something to keep."""
+
+    def __init__(self) -> None:
+        self._runs: dict[int, StepRun] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+
+    @contextmanager
+    def keeping(self, run: StepRun) -> Iterator[None]:
+        """Keep the claim of `run` from here to the end of the block."""
+        with self._lock:
+            self._runs[run.step.pk] = run
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
+                self._thread.start()
+        if self._stopping.is_set():
+            run.stop(Stopping("the worker goes down"))
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._runs[run.step.pk]
+
+    def stop_all(self) -> None:
+        """The process was asked to end: every run stops at its next safe point and is handed back."""
+        self._stopping.set()
+        with self._lock:
+            runs = list(self._runs.values())
+        for run in runs:
+            run.stop(Stopping("the worker goes down"))
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    def _keep(self) -> None:
+        lives: dict[int, _Life] = {}
+        while True:
+            time.sleep(timing.KEEPER_TICK_S)
+            with self._lock:
+                runs = list(self._runs.values())
+                if not runs:
+                    self._thread = None
+                    break
+            lives = {run.step.pk: lives.get(run.step.pk) or _Life(run) for run in runs}
+            for run in runs:
+                lives[run.step.pk].judge(run)
+            try:
+                _renew(runs)
+            except (DatabaseError, InterfaceError) as exc:
+                log.warning("leases could not be renewed; work goes on", error=str(exc).strip())
+                connection.close()
+        connection.close()
+
+
+class _Life:
+    """How long a run has been at it, and since when it has not moved."""
+
+    def __init__(self, run: StepRun) -> None:
+        self.began = self.moved_at = time.monotonic()
+        self.moved = run.moved
+
+    def judge(self, run: StepRun) -> None:
+        now = time.monotonic()
+        if run.moved != self.moved:
+            self.moved, self.moved_at = run.moved, now
+        idle_s, limit_s = run.step.idle_timeout_s, run.step.deadline_s
+        if idle_s and now - self.moved_at > idle_s * timing.SCALE:
+            run.stop(Transient(f"{run.step.task} made no progress for {idle_s} s"))
+        elif limit_s and now - self.began > limit_s * timing.SCALE:
+            run.stop(Transient(f"{run.step.task} took longer than its deadline of {limit_s} s"))
+
+
+def _renew(runs: list[StepRun]) -> None:
+    close_old_connections()
+    columns = (
+        [run.step.pk for run in runs],
+        [run.step.attempt for run in runs],
+        [run.done for run in runs],
+        [run.total for run in runs],
+        [run.unit for run in runs],
+    )
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL synchronous_commit = off")  # a lost renewal is renewed again
+        cursor.execute(_RENEW, [timing.LEASE_S, *columns])
+        kept = dict(cursor.fetchall())
+    for run in runs:
+        if run.step.pk not in kept:
+            run.stop(Fenced(f"attempt {run.step.attempt} of {run.step.task} was given to someone else"))
+        elif kept[run.step.pk] and not run.undoing:
+            run.stop(Cancelled(kept[run.step.pk]))
+
+
+keeper = Keeper()

@@ -1,0 +1,77 @@
+"""Serve one lane in this process: a Celery worker that stops at safe points and notices when it is deaf."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import structlog
+from celery import current_app
+from celery.signals import task_prerun, worker_shutting_down
+from celery.worker import state as worker_state
+from django.db import close_old_connections
+from redis.exceptions import RedisError
+from setproctitle import setproctitle
+
+from operations.bell import queue_length, queue_name
+from operations.keeper import keeper
+
+log = structlog.get_logger()
+
+THREADS = {"ops": 4, "bulk": 2, "control": 4}
+DEAF_LOOKS = 3
+DEAF_EVERY_S = 5.0
+DEAF_EXIT_CODE = 75
+DEAF_GRACE_S = 5.0
+
+
+def serve(node: str, lane: str) -> None:
+    """Run the worker of a lane until it is told to end. Returns when it has ended in order."""
+    setproctitle(f"vdc {lane} {node}".strip())
+    task_prerun.connect(_fresh_connections, weak=False)
+    worker_shutting_down.connect(_hand_back, weak=False)
+    threading.Thread(target=_watch_for_deafness, args=(node, lane), name="deaf-watch", daemon=True).start()
+    current_app.worker_main(
+        [
+            "worker",
+            f"--queues={queue_name(node, lane)}",
+            "--pool=threads",
+            f"--concurrency={THREADS[lane]}",
+            f"--hostname={lane}.{node or 'control'}@%h",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+            "--loglevel=WARNING",
+            *(["--disable-prefetch"] if lane == "bulk" else []),
+        ]
+    )
+
+
+def _fresh_connections(**_: object) -> None:
+    """What Celery's Django fixup was good for, without closing the connection around every task."""
+    close_old_connections()
+
+
+def _hand_back(**_: object) -> None:
+    keeper.stop_all()
+
+
+def _watch_for_deafness(node: str, lane: str) -> None:
+    """Bells wait, slots are free, several looks in a row: leave, the process manager starts us anew."""
+    looks = 0
+    while True:
+        time.sleep(DEAF_EVERY_S)
+        try:
+            waiting = queue_length(node, lane)
+        except (RedisError, OSError):
+            looks = 0  # "cannot ask" is not "deaf"
+            continue
+        is_deaf = waiting > 0 and len(worker_state.active_requests) < THREADS[lane] and not keeper.stopping
+        looks = looks + 1 if is_deaf else 0
+        if looks >= DEAF_LOOKS:
+            log.error("bells wait and nobody hears them; this worker leaves", waiting=waiting)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(DEAF_GRACE_S)
+            os._exit(DEAF_EXIT_CODE)

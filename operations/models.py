@@ -1,0 +1,135 @@
+"""The record of everything in motion: operations, what they hold, their steps, and what happened."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from core.rows import Row
+from operations.querysets import OperationQuerySet
+from operations.states import Hold, OperationState, StepState
+
+
+class Operation(Row):
+    """One doing of a verb. `ending` is set while undo runs: the state it will end in."""
+
+    PREFIX = "op"
+
+    account = models.ForeignKey("accounts.Account", null=True, on_delete=models.PROTECT, related_name="+")
+    verb = models.CharField(max_length=64)  # "instance.launch"
+    subject_kind = models.CharField(max_length=32)
+    subject_uid = models.CharField(max_length=255)
+    state = models.CharField(max_length=16, choices=OperationState, default=OperationState.QUEUED)
+    ending = models.CharField(max_length=16, choices=OperationState, blank=True)
+    params = models.JSONField(default=dict)
+    requested_by = models.CharField(max_length=255)
+    cancel_reason = models.CharField(max_length=255, blank=True)  # not empty: stop at the next safe point
+    superseded_by = models.CharField(max_length=255, blank=True)
+    error = models.JSONField(null=True)
+    undone = models.JSONField(default=list)  # sentences
+    held = models.JSONField(default=list)  # sentences
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+
+    objects = OperationQuerySet.as_manager()
+
+    class Meta(Row.Meta):
+        indexes = [
+            *Row.Meta.indexes,
+            models.Index(fields=["account", "-created_at", "-id"], name="operation_account_newest"),
+            models.Index(fields=["subject_uid", "-created_at", "-id"], name="operation_subject_newest"),
+            models.Index(fields=["ended_at"], name="operation_open", condition=Q(ended_at=None)),
+        ]
+
+
+class OperationSubject(models.Model):
+    """The lock is a row: one open operation per subject, and one that waits to supersede it."""
+
+    operation = models.ForeignKey(Operation, on_delete=models.CASCADE, related_name="subjects")
+    kind = models.CharField(max_length=32)
+    uid = models.CharField(max_length=255)
+    hold = models.CharField(max_length=16, choices=Hold)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["uid"], condition=Q(hold=Hold.OPEN), name="one_open_operation"),
+            models.UniqueConstraint(fields=["uid"], condition=Q(hold=Hold.WAITING), name="one_waiting_operation"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.uid} {self.hold} by {self.operation.uid}"
+
+
+class Step(models.Model):
+    """One task on one node. Claimed by `attempt`; `lease_until` is the proof that its worker lives.
+
+    No index mentions a column that changes with every step but one small one: updates stay heap-only.
+    """
+
+    operation = models.ForeignKey(Operation, on_delete=models.CASCADE, related_name="steps")
+    position = models.PositiveSmallIntegerField()
+    task = models.CharField(max_length=64)  # "volumes.fetch_image"
+    node = models.CharField(max_length=255, blank=True)  # hn-…; "" for the control lane
+    lane = models.CharField(max_length=16)
+    state = models.CharField(max_length=16, choices=StepState, default=StepState.BLOCKED)
+    attempt = models.PositiveIntegerField(default=1)
+    worker = models.CharField(max_length=255, blank=True)  # who has claimed this attempt
+    params = models.JSONField(default=dict)
+    moves = models.JSONField(default=list)  # [[kind, uid, moving state], …] when the step begins
+    settles = models.JSONField(default=list)  # [[kind, uid, settled state], …] when the step is done
+    idle_timeout_s = models.PositiveIntegerField(null=True)  # longest time without progress
+    deadline_s = models.PositiveIntegerField(null=True)  # longest time of one attempt
+    retries_left = models.PositiveSmallIntegerField(default=0)
+    losses = models.PositiveSmallIntegerField(default=0)  # attempts whose worker vanished
+    claimed_at = models.DateTimeField(null=True)  # when this attempt began
+    lease_until = models.DateTimeField(null=True)
+    queued_at = models.DateTimeField(null=True)
+    not_before = models.DateTimeField(null=True)
+    rung_at = models.DateTimeField(null=True)
+    rings = models.PositiveIntegerField(default=0)
+    progress_done = models.BigIntegerField(null=True)
+    progress_total = models.BigIntegerField(null=True)
+    progress_unit = models.CharField(max_length=16, blank=True)
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+    attempts = models.JSONField(default=list)
+    commands = models.JSONField(default=list)
+    result = models.JSONField(default=dict)
+    error = models.JSONField(null=True)
+
+    class Meta:
+        ordering = ["operation_id", "position"]
+        constraints = [
+            models.UniqueConstraint(fields=["operation", "position"], name="one_step_per_position"),
+        ]
+        indexes = [
+            models.Index(fields=["node", "lane"], name="step_in_motion", condition=Q(ended_at=None)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task} ({self.state})"
+
+
+class Event(models.Model):
+    """What happened, kept by names and uids only: an event outlives its subject."""
+
+    created_at = models.DateTimeField(db_default=Now())
+    account = models.ForeignKey(
+        "accounts.Account", null=True, on_delete=models.PROTECT, related_name="+", db_constraint=False
+    )
+    subject_kind = models.CharField(max_length=32)
+    subject_uid = models.CharField(max_length=255)
+    operation_uid = models.CharField(max_length=255, blank=True)
+    name = models.CharField(max_length=96)  # "instance.start.done"
+    message = models.TextField()
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["subject_uid", "-id"], name="event_subject_newest"),
+            models.Index(fields=["operation_uid", "-id"], name="event_operation_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.message}"

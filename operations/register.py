@@ -1,0 +1,76 @@
+"""Which nouns, verbs and step tasks exist: filled by the apps when they are ready, read by engine, doors and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from operations.plan import Plan
+
+
+def _never(params: dict[str, Any], open_verb: str) -> bool:
+    return False
+
+
+def _nothing(subject: Any, operation: Any) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One row of a verb table.
+
+    `frm`: settled states it may begin from. `plan(subject, params)` is computed when the operation begins.
+    `supersedes(params, open_verb)`: may it end the operation that holds the subject?
+    `on_begin` and `on_end` change the noun's own columns within the engine's transaction.
+    """
+
+    noun: str
+    name: str
+    frm: frozenset[str]
+    to: str
+    plan: Callable[[Any, dict[str, Any]], Plan]
+    failed_to: str = "error"
+    cancelled_to: str = "error"
+    supersedes: Callable[[dict[str, Any], str], bool] = _never
+    on_begin: Callable[[Any, Any], None] = _nothing
+    on_end: Callable[[Any, Any], None] = _nothing
+    offered: bool = True  # False: part of no door, begun by the system
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.noun}.{self.name}"
+
+
+@dataclass(slots=True)
+class Noun:
+    """A kind of subject: its model has `uid`, `state`, `error` and `KIND`."""
+
+    kind: str
+    model: Any
+    verbs: dict[str, Verb] = field(default_factory=dict)
+
+
+nouns: dict[str, Noun] = {}
+tasks: dict[str, Any] = {}
+
+# Told by the room that knows nodes: why the node cannot work now ("" if it can).
+node_trouble: list[Callable[[str], str]] = []
+
+
+def register_noun(model: Any, verbs: list[Verb]) -> None:
+    """Make `model` a subject of operations, with its verb table."""
+    nouns[model.KIND] = Noun(model.KIND, model, {verb.name: verb for verb in verbs})
+
+
+def verb_named(full_name: str) -> Verb:
+    """The verb "instance.launch"; KeyError when nobody registered it."""
+    noun, _, name = full_name.partition(".")
+    return nouns[noun].verbs[name]
+
+
+def trouble_of(node_uid: str) -> str:
+    """Why this node cannot work now, as a sentence; "" when it can or when there is no node."""
+    return next((said for ask in node_trouble if node_uid and (said := ask(node_uid))), "")

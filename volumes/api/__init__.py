@@ -1,0 +1,1 @@
+"""The API of volumes, images and backup objects."""

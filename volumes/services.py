@@ -1,0 +1,113 @@
+"""What changes images and backup objects because someone asked."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.db import transaction
+
+from accounts.models import Account
+from core.claim import claim
+from core.errors import Conflict, Invalid
+from operations import engine
+from operations.models import Operation
+from volumes.models import BackupObject, BackupStorage, Image
+from volumes.states import ImageState
+from volumes.verbs import IMPORT
+
+
+def create_backup_object(
+    account: Account, *, name: str, format: str, size_bytes: int | None, sha256: str
+) -> BackupObject:
+    """A backup object that waits for its content; size and digest, where given, are what it must turn out to be."""
+    return BackupObject.objects.create(
+        account=account, storage=_storage(), name=name, format=format, size_bytes=size_bytes, sha256=sha256
+    )
+
+
+def _storage() -> BackupStorage:
+    storage = BackupStorage.objects.select_related("node").order_by("id").first()
+    if storage is None:
+        raise Conflict("There is no backup storage yet; an operator adds one.", code="no_backup_storage")
+    return storage
+
+
+def begin_upload(stored: BackupObject) -> None:
+    """Take the object for one upload: pending → creating. Conflict when it has content or someone uploads now."""
+    if not claim(BackupObject.objects.filter(pk=stored.pk, state=ImageState.PENDING), state=ImageState.CREATING):
+        stored.refresh_from_db()
+        raise Conflict(
+            f"{stored.uid} is {stored.state}; content is taken only while it is pending.",
+            code="wrong_state",
+            state=stored.state,
+            allowed_verbs=[],
+        )
+
+
+def finish_upload(stored: BackupObject, *, size_bytes: int, raw_size_bytes: int, sha256: str) -> None:
+    """The content is whole and on disk."""
+    claim(
+        BackupObject.objects.filter(pk=stored.pk, state=ImageState.CREATING),
+        state=ImageState.AVAILABLE,
+        size_bytes=size_bytes,
+        raw_size_bytes=raw_size_bytes,
+        sha256=sha256,
+    )
+
+
+def abandon_upload(stored: BackupObject) -> None:
+    """The content did not arrive whole: nothing is kept, and another try may come."""
+    claim(BackupObject.objects.filter(pk=stored.pk, state=ImageState.CREATING), state=ImageState.PENDING)
+
+
+def register_image(account: Account, *, backup_object: BackupObject, name: str, **facts: Any) -> Image:
+    """An image of an available backup object, available at once."""
+    if backup_object.state != ImageState.AVAILABLE:
+        raise Conflict(
+            f"{backup_object.uid} is {backup_object.state}; an image needs an available one.",
+            code="wrong_state",
+            field="backup_object",
+            state=backup_object.state,
+        )
+    return Image.objects.create(
+        account=account, backup_object=backup_object, name=name, state=ImageState.AVAILABLE, **facts
+    )
+
+
+def import_image(
+    account: Account,
+    *,
+    url: str,
+    format: str,
+    sha256: str,
+    name: str,
+    requested_by: str,
+    is_operator: bool,
+    **facts: Any,
+) -> tuple[Image, Operation]:
+    """An image whose bytes an operation fetches from a URL. Tenants: http and https to public addresses only."""
+    _check_url(url, is_operator)
+    with transaction.atomic():
+        stored = BackupObject.objects.create(account=account, storage=_storage(), name=name, format=format)
+        image = Image.objects.create(account=account, backup_object=stored, name=name, **facts)
+        operation = engine.begin(
+            IMPORT,
+            image,
+            requested_by=requested_by,
+            params={"url": url, "sha256": sha256, "public_addresses_only": not is_operator},
+        )
+    return image, operation
+
+
+def _check_url(url: str, is_operator: bool) -> None:
+    parts = urlsplit(url)
+    schemes = ("http", "https", "file") if is_operator else ("http", "https")
+    if parts.scheme not in schemes or (parts.scheme != "file" and not parts.hostname):
+        raise Invalid(
+            f"{url!r} is no address to import from; it must begin with {' or '.join(f'{s}://' for s in schemes)}.",
+            code="bad_url",
+            field="url",
+        )
+    if parts.username or parts.password:
+        raise Invalid("A URL with a user or password in it is not taken.", code="bad_url", field="url")

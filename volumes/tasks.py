@@ -1,0 +1,135 @@
+"""Steps that fetch images, build volumes, and take disks away."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from core.claim import claim
+from core.errors import Permanent
+from hypervisor import local, rooms
+from hypervisor.backup_store import BackupStore
+from hypervisor.contract import SourceSpec
+from operations.run import StepRun
+from operations.task import step_task
+from volumes.models import BackupObject, Image, Volume
+from volumes.specs import source_spec, volume_spec
+from volumes.states import VolumeState
+
+BULK = "bulk"
+
+
+def _image(run: StepRun) -> Image:
+    return Image.objects.select_related("backup_object__storage__node").get(uid=run.params["image"])
+
+
+def _volume(run: StepRun) -> Volume:
+    return Volume.objects.select_related("node", "account", "image__backup_object").get(uid=run.params["volume"])
+
+
+@step_task("volumes.fetch_image", whole=True)
+def fetch_image(run: StepRun) -> dict:
+    """Have the verified raw image in this node's store. `params`: image, hypervisor."""
+    image = _image(run)
+    if not image.backup_object.sha256:
+        raise Permanent(
+            f"The image {image.uid} has no digest, so nothing could be verified.", advice="Import it again."
+        )
+    entry = local.images(run.params["hypervisor"]).fetch(source_spec(image), run, tag=run.tag)
+    return asdict(entry)
+
+
+@step_task("volumes.build_volume", whole=True)
+def build_volume(run: StepRun) -> dict:
+    """Have the volume's file, a clone of the fetched image. `params`: volume, hypervisor."""
+    volume = _volume(run)
+    file = local.volumes(run.params["hypervisor"]).build(volume_spec(volume), run, tag=run.tag)
+    return asdict(file)
+
+
+@build_volume.undoes
+def discard_built(run: StepRun) -> str:
+    return _discard(run)
+
+
+@build_volume.when_undone
+def built_is_gone(run: StepRun) -> None:
+    mark_deleted(_volume(run))
+
+
+@step_task("volumes.discard_volume")
+def discard_volume(run: StepRun) -> dict:
+    """Move the volume's file to the trash of its node. `params`: volume, hypervisor, reason."""
+    return {"said": _discard(run)}
+
+
+@discard_volume.settles
+def volume_is_gone(run: StepRun, result: dict) -> None:
+    mark_deleted(_volume(run))
+
+
+def _discard(run: StepRun) -> str:
+    volume = _volume(run)
+    if run.params["hypervisor"] == "fake":
+        return f"{volume.uid} was promised only; nothing was on disk"
+    entry = local.trash().discard(
+        volume.uid,
+        owner=volume.account.uid,
+        reason=run.params.get("reason") or run.operation.cancel_reason or run.operation.verb,
+        operation=run.operation.uid,
+    )
+    if entry is None:
+        return f"{volume.uid} was not on disk"
+    return f"{volume.uid} was moved to the trash of {run.step.node} ({entry.name}), kept until {entry.expires_at}"
+
+
+def mark_deleted(volume: Volume) -> None:
+    """The disk is gone: state, and the room that it took, once."""
+    Volume.objects.filter(pk=volume.pk).update(state=VolumeState.DELETED)
+    if claim(Volume.objects.filter(pk=volume.pk, room_held=True), room_held=False):
+        rooms.give_back(volume.node, disk_bytes=volume.size_bytes)
+
+
+@step_task("volumes.store_object", whole=True)
+def store_object(run: StepRun) -> dict:
+    """Bring the bytes behind `params["url"]` into the backup storage, as they are, inspected on the way."""
+    stored = BackupObject.objects.get(uid=run.params["backup_object"])
+    source = SourceSpec(
+        url=run.params["url"],
+        format=stored.format,
+        sha256=run.params["sha256"],
+        stored_size_bytes=None,
+        raw_size_bytes=None,
+        public_addresses_only=run.params["public_addresses_only"],
+    )
+    inspection = BackupStore(local.storage_dir()).fetch(stored.uid, source, run, tag=run.tag)
+    return asdict(inspection)
+
+
+@store_object.settles
+def object_is_stored(run: StepRun, result: dict) -> None:
+    BackupObject.objects.filter(uid=run.params["backup_object"]).update(
+        size_bytes=result["stored_size_bytes"],
+        raw_size_bytes=result["raw_size_bytes"],
+        sha256=result["sha256"],
+    )
+
+
+@store_object.undoes
+def drop_object(run: StepRun) -> str:
+    uid = run.params["backup_object"]
+    was_there = BackupStore(local.storage_dir()).remove(uid)
+    return f"{uid} was removed from the backup storage" if was_there else f"{uid} was not in the backup storage"
+
+
+@step_task("volumes.publish_image")
+def publish_image(run: StepRun) -> dict:
+    """The last word of an import: image and backup object become available together, by the step's `settles`."""
+    image = _image(run)
+    if not image.backup_object.sha256:
+        raise Permanent(f"{image.backup_object.uid} was not stored.", advice="Import the image again.")
+    return {"image": image.uid, "sha256": image.backup_object.sha256}
+
+
+def empty_trash() -> None:
+    """Delete what has lain in this node's trash for its time; called by its bulk lane."""
+    local.trash().empty()
