@@ -94,6 +94,11 @@ class GuestNotes:
             temporary.unlink()
         return self.end_of(uid) or Observation(uid, state, reason)
 
+    def halted(self, uid: str, reason: str) -> None:
+        """Note that the guest is off by our own doing, whatever was noted before."""
+        (self.directory(uid) / "ended.json").unlink(missing_ok=True)
+        self.ended(uid, Observed.HALTED, reason)
+
     def end_of(self, uid: str) -> Observation | None:
         try:
             note = json.loads((self.directory(uid) / "ended.json").read_text())

@@ -100,7 +100,7 @@ class LibvirtDriver(ABC):
             else:
                 with self.notes.asking(spec.uid):
                     reason = self._power_off(spec, domain, watch, grace_s)
-            self.notes.ended(spec.uid, Observed.HALTED, reason)
+            self.notes.halted(spec.uid, reason)
             self._give_back(spec.uid)
         return Observation(spec.uid, Observed.HALTED, reason)
 

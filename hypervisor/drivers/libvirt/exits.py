@@ -1,14 +1,17 @@
-"""How the init of a container ended: the kernel's process connector tells what libvirt does not pass on."""
+"""How the init of a container ended: the kernel's process connector tells what libvirt keeps for itself."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import os
+import signal
 import socket
 import struct
 import threading
-from collections import OrderedDict
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 NETLINK_CONNECTOR = 11
@@ -16,22 +19,34 @@ CN_IDX_PROC = CN_VAL_PROC = 1
 LISTEN, IGNORE = 1, 2
 NLMSG_DONE = 3
 EXIT_EVENT = 0x80000000
-# netlink header (16 bytes) and connector header (20) come before the event: what, cpu, time, then pid, tgid, exit code
+# Netlink header (16 bytes) and connector header (20) come first; then what, cpu, time in ns, and of the process:
+# pid, thread group, exit status, exit signal, parent, thread group of the parent
 WHAT_AT = 36
-EVENT = struct.Struct("=IIQIII")
+EVENT = struct.Struct("=IIQ6I")
 KEPT = 16384  # exits that are remembered, of whatever process
 SO_ATTACH_FILTER, SO_RCVBUFFORCE = 26, 33
 RECEIVE_BUFFER_BYTES = 1 << 20
-STATUS_TIMEOUT_S = 1.0
+STATUS_TIMEOUT_S = 2.0
+REBOOT_CALL_NS = 20_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """The end of a process; `status` as wait(2) would tell it."""
+
+    at_ns: int
+    pid: int
+    parent: int
+    status: int
 
 
 class ExitWatch:
-    """Remembers how processes ended lately; `watch` says which of them is the init of which guest."""
+    """Remembers which processes ended lately; `watch` says which of them is the init of which guest."""
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
         self._changed = threading.Condition()
-        self._ended: OrderedDict[int, int] = OrderedDict()  # pid → wait status
+        self._exits: deque[Exit] = deque(maxlen=KEPT)
         self._inits: dict[str, int] = {}
         self._closing = False
         self._thread = threading.Thread(target=self._read, name="process-exits", daemon=True)
@@ -65,13 +80,13 @@ class ExitWatch:
             init = self._inits.get(uid)
             if init is None:
                 return None
-            self._changed.wait_for(lambda: init in self._ended, timeout=STATUS_TIMEOUT_S)
-            return self._ended.get(init)
+            self._changed.wait_for(lambda: any(seen.pid == init for seen in self._exits), timeout=STATUS_TIMEOUT_S)
+            return told_to_parent(init, self._exits)
 
     def close(self) -> None:
         self._closing = True
-        _order(self._line, IGNORE)
         self._thread.join()
+        _order(self._line, IGNORE)
         self._line.close()
 
     def _read(self) -> None:
@@ -86,22 +101,45 @@ class ExitWatch:
                     continue
                 raise
             if len(message) < WHAT_AT + EVENT.size:
-                continue
-            what, _, _, pid, tgid, status = EVENT.unpack_from(message, WHAT_AT)
-            if what == EXIT_EVENT and pid == tgid:
-                self._note(pid, status)
+                continue  # the answer to our order
+            what, _, at_ns, pid, group, status, _, _, parent = EVENT.unpack_from(message, WHAT_AT)
+            if what == EXIT_EVENT and pid == group:
+                with self._changed:
+                    self._exits.append(Exit(at_ns, pid, parent, status))
+                    self._changed.notify_all()
 
-    def _note(self, pid: int, status: int) -> None:
-        with self._changed:
-            self._ended[pid] = status
-            self._ended.move_to_end(pid)
-            if len(self._ended) > KEPT:
-                self._ended.popitem(last=False)
-            self._changed.notify_all()
+
+def told_to_parent(init: int, exits: Iterable[Exit]) -> int | None:
+    """The status that the parent of a container's init was told; None when its end is not among `exits`.
+
+    Only the parent hears of reboot(2): SIGINT for power-off. Everybody else hears SIGKILL, by which the kernel ends
+    the init, as if somebody had killed it; unless init called it itself, which reads as exit code 0.
+    What gives the call away is the caller: it exits with 0 just before all others of the container are killed. Its
+    exit is among those whose parents lead up to init. (In a container where processes end in order many times a
+    second, one of them may do so just as init is killed; then a crash is taken for a power-off.)
+    """
+    burst = list(exits)
+    end = next((seen for seen in reversed(burst) if seen.pid == init), None)
+    if end is None or end.status != signal.SIGKILL:
+        return None if end is None else end.status
+    members = _descendants(end, burst)
+    first_kill_ns = min((seen.at_ns for seen in members if seen.status == signal.SIGKILL), default=end.at_ns)
+    called = any(seen.status == 0 and seen.at_ns >= first_kill_ns - REBOOT_CALL_NS for seen in members)
+    return signal.SIGINT if called else signal.SIGKILL
+
+
+def _descendants(end: Exit, burst: list[Exit]) -> list[Exit]:
+    """The exits during the last second of init of those whose parents, as they were when they ended, lead to it."""
+    recent = [seen for seen in burst if end.at_ns - 1_000_000_000 <= seen.at_ns <= end.at_ns and seen is not end]
+    known, members = {end.pid}, []
+    while joined := [seen for seen in recent if seen.parent in known and seen.pid not in known]:
+        known.update(seen.pid for seen in joined)
+        members += joined
+    return members
 
 
 def init_of(controller: int) -> int | None:
-    """The process that is number 1 inside the container of a libvirt_lxc controller."""
+    """The process that is number 1 inside the container of a libvirt_lxc controller; None when it ended."""
     try:
         children = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()
         for child in children:
@@ -110,7 +148,7 @@ def init_of(controller: int) -> int | None:
             if len(numbers) > 2 and numbers[-1] == "1":
                 return int(child)
     except (FileNotFoundError, ProcessLookupError):
-        pass  # the container ended while we looked
+        return None
     return None
 
 
