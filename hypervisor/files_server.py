@@ -54,10 +54,10 @@ class Answer(Exception):
 class FilesServer:
     """The WSGI application of one stack, whose state is below `state_dir` (/var/lib/<name>)."""
 
-    def __init__(self, state_dir: Path) -> None:
-        self._state_dir = state_dir
-        self._storage = state_dir / "storage"
-        self._consoles = state_dir / "node" / "consoles"
+    def __init__(self, state_dir: Path | str) -> None:
+        self._state_dir = Path(state_dir)
+        self._storage = self._state_dir / "storage"
+        self._consoles = self._state_dir / "node" / "consoles"
         self._storage_methods = {"GET": self._get, "HEAD": self._get, "PUT": self._put, "DELETE": self._delete}
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
