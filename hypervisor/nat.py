@@ -8,7 +8,7 @@ Each network has three base chains in its stack's own table `inet <nft_table>`, 
 
 They are replaced in one transaction and touch no other table. That has one consequence: netfilter lets every table
 have its say, and `drop` is final, so a host whose own firewall (ufw, firewalld, Docker) drops forwarded packets keeps
-dropping ours too. `foreign_drops` finds such chains, so that the operator can be told.
+dropping ours too. `dropping_chains` finds such chains, so that the operator can be told.
 """
 
 from __future__ import annotations
@@ -99,11 +99,11 @@ def remove_rules(bridge: str, table: str, watch: Watch | None = None) -> None:
         _apply(script, f"Removing the firewall rules of bridge {bridge}", watch)
 
 
-def foreign_drops(table: str) -> list[str]:
-    """Chains of other tables that drop packets by policy where guests' packets pass: "ip filter FORWARD (forward)"."""
+def dropping_chains() -> list[str]:
+    """Chains that drop by policy where guests' packets pass: "ip filter FORWARD (forward)". None of them is ours."""
     listed = run(["nft", "-j", "list", "chains"])
     if listed.returncode != 0:
-        raise Transient(f"nft could not list the chains of this host: {listed.stderr.strip()}")
+        raise Transient(f"nft could not list the chains of this host: {listed.stderr.strip()[:500]}")
     chains = (item["chain"] for item in json.loads(listed.stdout)["nftables"] if "chain" in item)
     return [
         f"{chain['family']} {chain['table']} {chain['name']} ({chain['hook']})"
@@ -111,7 +111,6 @@ def foreign_drops(table: str) -> list[str]:
         if chain.get("policy") == "drop"
         and chain.get("hook") in ("input", "forward")
         and chain["family"] in ("inet", "ip")
-        and (chain["family"], chain["table"]) != ("inet", table)
     ]
 
 
