@@ -229,7 +229,7 @@ def wanted_stamp(requirements: list[Path]) -> dict[str, str]:
     """What the environment was made from; anything else means that it is made or completed anew."""
     return {
         "clone": str(CLONE),
-        "python": sys.version,
+        "python": str(PYTHON.resolve()),
         "entry point": hashlib.sha256((CLONE / "pyproject.toml").read_bytes()).hexdigest(),
         **{path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in requirements},
     }
@@ -251,8 +251,8 @@ def install_environment(requirements: list[Path]) -> None:
         log = CLONE / "build" / "install.log"
         log.parent.mkdir(exist_ok=True)
         log.write_text("")
-        fresh = any(stamp.get(key) != wanted[key] for key in ("clone", "python")) or not _works()
-        if fresh:
+        STAMP.unlink(missing_ok=True)  # until all of it is done nothing is promised
+        if not _fits():
             stamp = {}
             with stage("environment", f"make {VENV.name} with Python {sys.version.split()[0]}"):
                 run_logged([sys.executable, "-m", "venv", "--clear", str(VENV)], log)
@@ -263,15 +263,17 @@ def install_environment(requirements: list[Path]) -> None:
             with stage("entry point", "make the command vdc"):
                 run_logged([*_pip(), "--no-deps", "--no-build-isolation", "--editable", "."], log)
         unfinished = STAMP.with_suffix(".new")
-        unfinished.write_text(json.dumps(stamp | wanted, indent=2))
+        unfinished.write_text(json.dumps(stamp | wanted_stamp(requirements), indent=2))
         unfinished.replace(STAMP)
 
 
-def _works() -> bool:
-    """Whether the environment's Python starts and has pip."""
-    if not PYTHON.exists():
+def _fits() -> bool:
+    """Whether the environment was made in this place and has pip for its Python. One that fits is completed and
+    never emptied, whatever `python3` means to the caller: somebody may be working in it."""
+    if not PYTHON.exists() or not (VENV / "pyvenv.cfg").read_text().rstrip().endswith(f" {VENV}"):
         return False
-    return subprocess.run([PYTHON, "-c", "import pip"], check=False, capture_output=True).returncode == 0
+    probe = f"import pip, sys; sys.exit(sys.version_info < {OLDEST_PYTHON})"
+    return subprocess.run([PYTHON, "-c", probe], check=False, capture_output=True).returncode == 0
 
 
 def _pip() -> list[str]:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,30 +83,44 @@ def join(stack: Stack, part: str = "") -> None:
         (top / part / "cgroup.procs").write_text("0")
 
 
-def processes(stack: Stack, part: str = "") -> set[int]:
-    """The pids below `vdc-<name>/<part>`; zombies are listed by nobody."""
+def processes(stack: Stack) -> set[int]:
+    """The pids of everything that belongs to the stack, guests included."""
+    return set().union(*(_pids_below(top) for top in tops(stack)))
+
+
+def services(stack: Stack) -> set[int]:
+    """Supervisor and what it runs, without the guests.
+
+    In trees that libvirt does not use a guest stays in `services`, and so do some threads of its keeper in others.
+    """
+    guests = set().union(*(_pids_below(top / "machine") for top in tops(stack)))
+    return processes(stack) - guests
+
+
+def _pids_below(top: Path) -> set[int]:
     found: set[int] = set()
-    for top in tops(stack):
-        for directory, _, _ in os.walk(top / part):
-            try:
-                found.update(map(int, (Path(directory) / "cgroup.procs").read_text().split()))
-            except (FileNotFoundError, OSError):
-                continue  # the guest's group went away, or holds threads only
+    for directory, _, _ in os.walk(top):
+        try:
+            found.update(map(int, (Path(directory) / "cgroup.procs").read_text().split()))
+        except OSError:
+            continue  # the guest's group went away, or holds threads only
     return found
 
 
-def end(stack: Stack, part: str = "") -> set[int]:
-    """Ends every process below `vdc-<name>/<part>`: asked first, then by force. Returns what would not die."""
+def end(stack: Stack, listed: Callable[[Stack], set[int]]) -> None:
+    """Ends what `processes` or `services` lists: asked first, then by force. Raises StackError if something stays."""
+    left: set[int] = set()
     for number, patience_s in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
-        for pid in processes(stack, part):
+        for pid in listed(stack):
             _send(pid, number)
-        _thaw(stack, part)
+        if listed is processes:
+            _thaw(stack)
         deadline = time.monotonic() + patience_s
-        while (left := processes(stack, part)) and time.monotonic() < deadline:
+        while (left := listed(stack)) and time.monotonic() < deadline:
             time.sleep(0.05)
         if not left:
-            return set()
-    return left
+            return
+    raise StackError(f"These processes of the stack {stack.name!r} do not end: {', '.join(map(str, sorted(left)))}.")
 
 
 def remove(stack: Stack) -> None:
@@ -132,15 +148,14 @@ def _send(pid: int, number: int) -> None:
         return
 
 
-def _thaw(stack: Stack, part: str) -> None:
+def _thaw(stack: Stack) -> None:
     """A frozen process does not even hear SIGKILL in version 1."""
     for top in tops(stack):
-        for directory, _, _ in os.walk(top / part):
+        for directory, _, _ in os.walk(top):
             for file, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
-                try:
-                    (Path(directory) / file).write_text(word) if (Path(directory) / file).exists() else None
-                except OSError:
-                    continue  # its guest has just gone
+                if (switch := Path(directory) / file).exists():
+                    with suppress(OSError):  # its guest has just gone
+                        switch.write_text(word)
 
 
 def _inherit_cpuset(directory: Path) -> None:

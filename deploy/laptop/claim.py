@@ -32,7 +32,7 @@ def claim(stack: Stack, port: int | None = None) -> dict[str, Any]:
         content = owned(stack)
         if content is None:
             _refuse_foreign_directories(stack)
-            content = _fresh(stack, port)
+            content = fresh(stack, port)
         elif port is not None and port != content["port"]:
             _refuse_kept_port(stack, port)
             content["port"] = port
@@ -67,7 +67,8 @@ def _refuse_kept_port(stack: Stack, port: int) -> None:
             raise StackError(f"Port {port} is kept by the stack {name!r}; choose another with VDC_PORT.")
 
 
-def _fresh(stack: Stack, port: int | None) -> dict[str, Any]:
+def fresh(stack: Stack, port: int | None) -> dict[str, Any]:
+    """The content of a new stack file, with what is free on this machine now."""
     others = machine.other_stacks(stack.name)
     number = machine.free_number(others)
     if port is not None:

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from deploy.laptop.stack import Stack, StackError
+from deploy.laptop.stack import PATH, Stack, StackError
 
 USER = "postgres"
 INSTALLED = Path("/usr/lib/postgresql")
@@ -139,7 +139,7 @@ def as_postgres(argv: list[Any], text: str = "") -> None:
         user=user.pw_uid,
         group=user.pw_gid,
         extra_groups=os.getgrouplist(USER, user.pw_gid),
-        env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+        env={"PATH": PATH, "LC_ALL": "C.UTF-8"},
         umask=0o077,
     )
     if done.returncode != 0:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 CLONE = Path(__file__).resolve().parents[2]
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,19}")
 
 
@@ -65,6 +66,16 @@ class Stack:
 
     def log(self, program: str) -> Path:
         return self.logs_dir / f"{program}.log"
+
+    def environment(self) -> dict[str, str]:
+        """What every process of the stack starts with; nothing of the caller's own environment gets in."""
+        return {
+            "PATH": PATH,
+            "LANG": "C.UTF-8",
+            "HOME": "/root",
+            "PYTHONUNBUFFERED": "1",
+            "VDC_NAME": self.name,
+        }
 
     def read(self) -> dict[str, Any] | None:
         """The stack file, None if there is none."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.laptop import cgroups, claim, health, libvirt, machine, namespaces, postgres, stopping
-from deploy.laptop.stack import CLONE, Stack, StackError
+from deploy.laptop.stack import CLONE, PATH, Stack, StackError
 from deploy.laptop.supervision import COMING, CONTROL_PLANE, INFRASTRUCTURE, NODE, PROGRAMS, Supervisor
 from deploy.stages import stage
 
@@ -53,8 +53,7 @@ def up(name: str, only: str | None = None, port: int | None = None) -> dict[str,
 def _refuse_unfit_machine(stack: Stack) -> None:
     if os.geteuid() != 0:
         raise StackError("A stack makes bridges, mounts and namespaces: run this as root.")
-    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    missing = [tool for tool in NEEDED_TOOLS if shutil.which(tool, path=path) is None]
+    missing = [tool for tool in NEEDED_TOOLS if shutil.which(tool, path=PATH) is None]
     known = {entry.pw_name for entry in pwd.getpwall()}
     missing += [f"user {user}" for user in NEEDED_USERS if user not in known]
     if missing:
@@ -100,18 +99,13 @@ def _start_supervisor(stack: Stack, content: dict[str, Any]) -> None:
     with stage("supervisor", "namespaces, cgroups and the process manager"):
         cgroups.create(stack)
         if not namespaces.are_ready(stack):
-            _end_all(stack, "")
+            cgroups.end(stack, cgroups.processes)
             cgroups.remove(stack)
             cgroups.create(stack)
         # Programs whose supervisor was killed would stand in the way; guests may go on.
-        _end_all(stack, "services")
+        cgroups.end(stack, cgroups.services)
         namespaces.pin(stack)
         supervisor.start(content)
-
-
-def _end_all(stack: Stack, part: str) -> None:
-    if left := cgroups.end(stack, part):
-        raise StackError(f"Processes of an earlier run do not end: {', '.join(map(str, sorted(left)))}.")
 
 
 def _start_infrastructure(stack: Stack, content: dict[str, Any]) -> None:
@@ -145,9 +139,8 @@ def _start_product(stack: Stack, content: dict[str, Any]) -> dict[str, Any]:
     if all(supervisor.state(program) not in COMING for program in NODE):
         content = claim.renew_start_id(stack, content)
     manage(stack, "migrate", "bring the tables up to date", "migrate", "--noinput", "--verbosity", "0")
-    manage(stack, "static", "gather what the pages load", "collectstatic", "--noinput", "--verbosity", "0")
-    manage(stack, "prepare", "operator, account, network and storage", "prepare_stack")
     manage(stack, "node", "see what this machine can do", "node", "join", inside=True)
+    manage(stack, "prepare", "operator, account, network and storage", "prepare_stack")
     programs = (*CONTROL_PLANE, *NODE)
     for program in programs:
         supervisor.begin(program)
@@ -174,7 +167,7 @@ def manage(stack: Stack, name: str, does: str, *words: str, inside: bool = False
         done = subprocess.run(
             argv,
             cwd=CLONE,
-            env={**os.environ, "VDC_NAME": stack.name},
+            env=stack.environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -89,8 +89,7 @@ def stop_everything(stack: Stack, content: dict[str, Any]) -> None:
         except (OSError, http.client.HTTPException, xmlrpc.client.Error) as exc:
             print(f"  supervisor     died meanwhile ({exc}); going on without it", flush=True)
     with stage("leftovers", "processes, namespaces, links, tables, loops"):
-        if left := cgroups.end(stack):
-            raise StackError(f"These processes of {stack.name!r} do not end: {', '.join(map(str, sorted(left)))}.")
+        cgroups.end(stack, cgroups.processes)
         leftovers.end_named_processes(stack)
         namespaces.unpin(stack)
         leftovers.remove(stack, content)
@@ -116,7 +115,7 @@ def _drain(stack: Stack, content: dict[str, Any], supervisor: Supervisor) -> Non
         done = subprocess.run(
             [sys.executable, "manage.py", "node", "drain"],
             cwd=CLONE,
-            env={**os.environ, "VDC_NAME": stack.name},
+            env=stack.environment(),
             stdin=subprocess.DEVNULL,
             timeout=DRAIN_S,
             check=False,

@@ -69,11 +69,7 @@ class Supervisor:
     def start(self, content: dict[str, Any]) -> None:
         """Starts the daemon in the stack's cgroup; it starts no program by itself."""
         environment = {
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "LANG": "C.UTF-8",
-            "HOME": "/root",
-            "PYTHONUNBUFFERED": "1",
-            "VDC_NAME": self.stack.name,
+            **self.stack.environment(),
             "VDC_CLONE": str(CLONE),
             "VDC_PYTHON": sys.executable,
             "VDC_STATE_DIR": str(self.stack.state_dir),

@@ -1,0 +1,41 @@
+# Everything a person types. The name of the stack is VDC_NAME (default vdc), its port VDC_PORT.
+# Tools are run as modules: the shebang line of an installed script ends at 127 characters.
+
+PYTHON := .venv/bin/python
+export VDC_NAME ?= vdc
+
+.PHONY: demo up down clean status install install-dev test check bench requirements
+
+demo: up  ## everything, with one LXC and one KVM instance
+	@$(PYTHON) -m deploy.demo
+
+up: install  ## the data center of this machine
+	@$(PYTHON) -m deploy.laptop up
+
+# A machine without this stack needs no installation to learn that there is nothing to end.
+down clean:  ## end all of it; down keeps the data, clean removes it
+	@if [ -e "/var/lib/$(VDC_NAME)/stack.json" ]; then \
+		python3 -m deploy.install && $(PYTHON) -m deploy.laptop $@; \
+	else echo "There is no stack '$(VDC_NAME)'."; fi
+
+status: install  ## what runs, and how it does
+	@$(PYTHON) -m deploy.laptop status
+
+install:
+	@python3 -m deploy.install
+
+install-dev:
+	@python3 -m deploy.install --dev
+
+test: install-dev  ## every test, on stacks of their own; ARGS="tests/live -k launch" chooses
+	@$(PYTHON) -m pytest $(ARGS)
+
+check: install-dev  ## format, lint, import rules, migrations, deployment settings
+	@$(PYTHON) -m deploy.check
+
+bench: up  ## every bench of bench/
+	@set -e; for bench in bench/*.py; do echo "== $$bench"; $(PYTHON) -m "bench.$$(basename "$$bench" .py)"; done
+
+requirements: install-dev  ## compile the pinned requirements anew
+	@$(PYTHON) -m uv pip compile --quiet --upgrade --python-version 3.11 requirements.in -o requirements.txt
+	@$(PYTHON) -m uv pip compile --quiet --upgrade --python-version 3.11 requirements-dev.in -o requirements-dev.txt
