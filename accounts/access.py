@@ -23,6 +23,10 @@ class Access:
         """True if this caller's role is at least `role`."""
         return _RANK[self.role] >= _RANK[role]
 
+    def as_tenant(self) -> Access:
+        """The same caller without an operator's power."""
+        return replace(self, is_operator=False)
+
     def looking_at(self, account: Account) -> Access:
         """The same caller, with the lists of another account."""
         return replace(self, account=account)

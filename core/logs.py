@@ -47,5 +47,6 @@ def logging_config() -> dict[str, Any]:
             "django": {"level": "INFO", "propagate": True, "handlers": []},
             # Says a second time, without request and error id, what core.middleware and core.problem log.
             "django.request": {"level": "CRITICAL"},
+            "django.security.DisallowedHost": {"level": "CRITICAL"},
         },
     }

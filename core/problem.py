@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
+from django.core.exceptions import DisallowedHost
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.db import connections
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -176,7 +177,11 @@ def _plain(request: HttpRequest, status: int, title: str, detail: str, code: str
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """handler400: a host name that is not ours, a header that makes no sense."""
-    return _plain(request, 400, "The request is not valid", f"The request was refused: {exception}", "bad_request")
+    if isinstance(exception, DisallowedHost):
+        host = request.META.get("HTTP_HOST", "")
+        detail = f"Nobody answers to the host name {host!r} here; use 127.0.0.1 or localhost."
+        return _plain(request, 400, "The request is not valid", detail, "unknown_host")
+    return _plain(request, 400, "The request is not valid", "The request makes no sense to the server.", "bad_request")
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Model
 from django.db.models.functions import Now
 from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
@@ -63,18 +62,20 @@ class AccountScopedViewSet(ApiViewSet):
 
 
 def find(rows: OwnedQuerySet, uid: str, *, noun: str, request: Request, field: str = "") -> Any:
-    """The row of this id that the caller of `request` may name; `field` says where in a body the id stood."""
-    row = rows.reachable_by(request.auth).filter(uid=uid).first() if is_uid(uid) else None
+    """The row of this id that the caller of `request` may name; `field` says where in a body the id stood.
+
+    What only an operator's power reaches is recorded; an own or a public row is not.
+    """
+    access: Access = request.auth
+    row = None
+    if is_uid(uid):
+        named = rows.filter(uid=uid)
+        row = named.reachable_by(access.as_tenant()).first()
+        if row is None and access.is_operator and (row := named.reachable_by(access).first()) is not None:
+            record_operator_access(request, row.account)
     if row is None:
         raise NotFound(f"There is no {noun} {uid}.", code="not_found", field=field)
-    _record_reach(row, request)
     return row
-
-
-def _record_reach(row: Model, request: Request) -> None:
-    others = row.account_id is not None and row.account_id != request.auth.account.id
-    if others and request.auth.is_operator:
-        record_operator_access(request, row.account)
 
 
 def record_operator_access(request: Request, account: Account) -> None:
