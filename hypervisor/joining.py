@@ -24,8 +24,8 @@ def join(kernel: Path | None = None) -> Node:
     stack = settings.STACK
     seen = {
         "arch": facts.arch,
-        "hypervisors": list(facts.hypervisors),
-        "acceleration": facts.acceleration if "kvm" in facts.hypervisors else "",
+        "hypervisors": [str(driver) for driver in facts.drivers],
+        "acceleration": facts.acceleration if "kvm" in facts.drivers else "",
         "warnings": list(facts.warnings),
         "vcpus": facts.vcpus * VCPUS_PER_CPU,
         "memory_mib": max(facts.memory_mib - HOST_MEMORY_MIB, facts.memory_mib // 2),
