@@ -6,7 +6,6 @@ step, a cancel and a sweep follow each other instead of crossing.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -129,7 +128,7 @@ def _hold(operation: Operation, subject: Any) -> None:
 
 def _ring_on_commit(bell: Bell | None) -> None:
     if bell is not None:
-        transaction.on_commit(partial(ring, *bell), robust=True)
+        transaction.on_commit(lambda: ring(*bell), robust=True)  # a lambda: Django asks a failed hook for its name
 
 
 def _busy(row: Any, operation: Operation) -> Conflict:
