@@ -27,7 +27,9 @@ KEPT = 16384  # exits that are remembered, of whatever process
 SO_ATTACH_FILTER, SO_RCVBUFFORCE = 26, 33
 RECEIVE_BUFFER_BYTES = 1 << 20
 STATUS_TIMEOUT_S = 2.0
-REBOOT_CALL_NS = 20_000_000
+# How long before the end of init the caller of reboot(2) may have ended
+CALL_AMONG_OTHERS_NS = 20_000_000
+CALL_ALONE_NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,25 +116,30 @@ def told_to_parent(init: int, exits: Iterable[Exit]) -> int | None:
 
     Only the parent hears of reboot(2): SIGINT for power-off. Everybody else hears SIGKILL, by which the kernel ends
     the init, as if somebody had killed it; unless init called it itself, which reads as exit code 0.
-    What gives the call away is the caller: it exits with 0 just before all others of the container are killed. Its
-    exit is among those whose parents lead up to init. (In a container where processes end in order many times a
-    second, one of them may do so just as init is killed; then a crash is taken for a power-off.)
+    What gives the call away is the caller: it exits with 0 just before all others in the container are killed. After
+    an orderly shutdown no others are left and the caller may take its time; of a living container only an exit within
+    milliseconds counts, since processes may end in order at any time.
     """
     burst = list(exits)
     end = next((seen for seen in reversed(burst) if seen.pid == init), None)
     if end is None or end.status != signal.SIGKILL:
         return None if end is None else end.status
-    members = _descendants(end, burst)
-    first_kill_ns = min((seen.at_ns for seen in members if seen.status == signal.SIGKILL), default=end.at_ns)
-    called = any(seen.status == 0 and seen.at_ns >= first_kill_ns - REBOOT_CALL_NS for seen in members)
+    members = _members(end, burst)
+    kills = [seen.at_ns for seen in members if seen.status == signal.SIGKILL]
+    since_ns = min(kills) - CALL_AMONG_OTHERS_NS if kills else end.at_ns - CALL_ALONE_NS
+    called = any(seen.status == 0 and seen.at_ns >= since_ns for seen in members)
     return signal.SIGINT if called else signal.SIGKILL
 
 
-def _descendants(end: Exit, burst: list[Exit]) -> list[Exit]:
-    """The exits during the last second of init of those whose parents, as they were when they ended, lead to it."""
-    recent = [seen for seen in burst if end.at_ns - 1_000_000_000 <= seen.at_ns <= end.at_ns and seen is not end]
-    known, members = {end.pid}, []
-    while joined := [seen for seen in recent if seen.parent in known and seen.pid not in known]:
+def _members(end: Exit, burst: list[Exit]) -> list[Exit]:
+    """The processes that ended with a container: those whose parents lead to its init, and lately those without parent.
+
+    Without parent are those that the dying init no longer waits for; of strangers there are few in so short a time.
+    """
+    before = [seen for seen in burst if end.at_ns - CALL_ALONE_NS <= seen.at_ns <= end.at_ns and seen is not end]
+    members = [seen for seen in before if seen.parent == 0 and seen.at_ns >= end.at_ns - CALL_AMONG_OTHERS_NS]
+    known = {end.pid, *(seen.pid for seen in members)}
+    while joined := [seen for seen in before if seen.parent in known and seen.pid not in known]:
         known.update(seen.pid for seen in joined)
         members += joined
     return members
