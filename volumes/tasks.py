@@ -15,8 +15,6 @@ from volumes.models import BackupObject, Image, Volume
 from volumes.specs import source_spec, volume_spec
 from volumes.states import VolumeState
 
-BULK = "bulk"
-
 
 def _image(run: StepRun) -> Image:
     return Image.objects.select_related("backup_object__storage__node").get(uid=run.params["image"])
@@ -128,8 +126,3 @@ def publish_image(run: StepRun) -> dict:
     if not image.backup_object.sha256:
         raise Permanent(f"{image.backup_object.uid} was not stored.", advice="Import the image again.")
     return {"image": image.uid, "sha256": image.backup_object.sha256}
-
-
-def empty_trash() -> None:
-    """Delete what has lain in this node's trash for its time; called by its bulk lane."""
-    local.trash().empty()

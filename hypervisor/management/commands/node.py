@@ -15,6 +15,7 @@ from setproctitle import setproctitle
 
 from core.errors import WorkError
 from hypervisor import joining, listeners, local
+from hypervisor.housekeeping import keep_house
 from hypervisor.models import Node
 from hypervisor.observer import BOOT_ID, Observer
 from operations.lane import serve
@@ -63,6 +64,8 @@ class Command(BaseCommand):
         lock = hold_for_life(f"{node.uid}.{lane}")
         if _wait_for_open_lanes(node):
             take_over(node.uid, lane)
+            if lane == "bulk":
+                keep_house(node)
             serve(node.uid, lane)
         os.close(lock)
 
