@@ -76,8 +76,8 @@ class Machine:
             answers = line.makefile()
             for command in ("qmp_capabilities", "system_powerdown"):
                 line.sendall(json.dumps({"execute": command}).encode() + b"\n")
-                while '"return"' not in answers.readline():  # the greeting and events come in between
-                    pass
+                # The greeting and events come in between.
+                assert any('"return"' in answer for answer in answers), f"QEMU did not answer {command}"
 
     def wait_until_off(self) -> None:
         assert self._process.wait(timeout=PATIENCE_S) == 0
