@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 from urllib.parse import parse_qs
 
 from hypervisor.free_space import OUT_OF_ROOM, RESERVE_BYTES, free_bytes, mount_point
-from hypervisor.receipts import SAFE_NAME, sync_directory
+from hypervisor.receipts import SAFE_NAME, receipt_path, sync_directory
 
 CHUNK_BYTES = 1024**2
 CONSOLE_BYTES = 64 * 1024
@@ -165,6 +165,7 @@ class FilesServer:
                 sha256, size_bytes = _receive(environ["wsgi.input"], announced, file)
                 os.fsync(descriptor)
                 is_new = not (self._storage / key).exists()
+                receipt_path(self._storage / key).unlink(missing_ok=True)  # it spoke of what was here before
                 temporary.rename(self._storage / key)
             sync_directory(self._storage)
         except OSError as fault:
@@ -182,6 +183,7 @@ class FilesServer:
         path = self._storage / key
         if path.is_symlink() or not path.is_file():
             raise Answer(HTTPStatus.NOT_FOUND, f"The storage has no object {key!r}")
+        receipt_path(path).unlink(missing_ok=True)  # an import by URL writes one
         path.unlink(missing_ok=True)
         sync_directory(self._storage)
         start_response(_line(HTTPStatus.NO_CONTENT), [])

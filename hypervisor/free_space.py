@@ -40,8 +40,8 @@ def require_room(directory: Path, need_bytes: int, purpose: str, reclaim: Callab
         missing = need_bytes + RESERVE_BYTES - free_bytes(directory)
     if missing > 0:
         raise Permanent(
-            f"The file system {mount_point(directory)} has {free_bytes(directory):,} bytes free, "
-            f"and {purpose} needs {need_bytes:,} (and {RESERVE_BYTES:,} stay in reserve)",
+            f"The file system {mount_point(directory)} has {free_bytes(directory):,} bytes free; "
+            f"{purpose} needs {need_bytes:,} more, and {RESERVE_BYTES:,} stay in reserve",
             advice=f"Free {missing:,} bytes there, or use a node with more room.",
         )
 

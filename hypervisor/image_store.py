@@ -26,6 +26,8 @@ from hypervisor.unpacker import Unpacker
 
 # An image whose raw size nobody knows stops here: 2 TiB.
 RAW_LIMIT_BYTES = 2 * 1024**4
+# After each of these written, the disk must still have its reserve.
+ROOM_STEP_BYTES = 16 * 1024**2
 
 PIPE_DEPTH = 8
 TICK_S = 0.2
@@ -66,10 +68,13 @@ class ImageStore:
             return found
         # Without a digest the URL is what two attempts have in common.
         key = source.sha256 or "url-" + hashlib.sha256(source.url.encode()).hexdigest()
-        with self._alone(key, watch):
-            if source.sha256 and (found := self.entry(source.sha256)):
-                return found
-            return self._fetch_alone(source, key, watch, tag)
+        try:
+            with self._alone(key, watch):
+                if source.sha256 and (found := self.entry(source.sha256)):
+                    return found
+                return self._fetch_alone(source, key, watch, tag)
+        except OSError as fault:
+            raise disk_fault(fault, self._root, f"fetching {shown(source.url)}") from fault
 
     def remove_abandoned_parts(self) -> list[str]:
         """Remove what killed attempts left behind, where nobody holds the lock; returns the names removed."""
@@ -92,21 +97,22 @@ class ImageStore:
         temporary = receipts.temporary_path(self._root / f"{key}.raw", tag)
         for part in receipts.stale_parts(self._root / f"{key}.raw"):
             part.unlink(missing_ok=True)
-        purpose = f"fetching {shown(source.url)}"
         need_bytes = source.raw_size_bytes if source.raw_size_bytes is not None else source.stored_size_bytes or 0
-        require_room(self._root, need_bytes, purpose, self._reclaim)
+        self._require_room(source, need_bytes)
+        transfer = _Transfer(source, lambda: self._require_room(source, 0))
         try:
-            sha256, stored_size_bytes, raw_size_bytes = _Transfer(source).run(temporary, watch)
+            sha256, stored_size_bytes, raw_size_bytes = transfer.run(temporary, watch)
             _verify(source, sha256, stored_size_bytes, raw_size_bytes)
             watch.checkpoint()
             if not source.sha256:
                 with self._alone(sha256, watch):
                     return self.entry(sha256) or self._keep(temporary, sha256, stored_size_bytes, tag)
             return self._keep(temporary, sha256, stored_size_bytes, tag)
-        except OSError as fault:
-            raise disk_fault(fault, self._root, purpose) from fault
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _require_room(self, source: SourceSpec, need_bytes: int) -> None:
+        require_room(self._root, need_bytes, f"fetching {shown(source.url)}", self._reclaim)
 
     def _keep(self, temporary: Path, sha256: str, stored_size_bytes: int, tag: str) -> StoreEntry:
         artefact = self._artefact(sha256)
@@ -142,10 +148,15 @@ class ImageStore:
 
 
 class _Transfer:
-    """One pass over a source: digest, unpacking and sparse writing at the same time, in bounded memory."""
+    """One pass over a source: digest, unpacking and sparse writing at the same time, in bounded memory.
 
-    def __init__(self, spec: SourceSpec) -> None:
+    `require_room` is called now and then: a disk that others fill too, or an image of unknown size, must not end
+    with the database having no room.
+    """
+
+    def __init__(self, spec: SourceSpec, require_room: Callable[[], None]) -> None:
         self._spec = spec
+        self._require_room = require_room
         self._source: Source = open_source(spec)
         self._digest = hashlib.sha256()
         self._received_bytes = 0
@@ -156,28 +167,35 @@ class _Transfer:
         """Write the raw image to a new file; returns digest and size of the stored bytes, and the raw size."""
         stored: Pipe[bytes] = Pipe(PIPE_DEPTH)
         raw: Pipe[bytes] = Pipe(PIPE_DEPTH)
-        # The reader is not waited for: it may be in a resolver or a connect that no one can interrupt.
-        stored.fill_from(self._read(), "image-reader")
-        unpacking = raw.fill_from(self._unpack(stored), "image-unpacker")
-        try:
-            with SparseWriter(path) as writer:
-                told = -1
-                for piece in raw.items(TICK_S):
-                    watch.checkpoint()
-                    if piece is not None:
-                        writer.write(piece)
-                    # Silence is not progress: only bytes are.
-                    moved = self._received_bytes + writer.written_bytes
-                    if moved != told:
-                        told = moved
-                        watch.progress(self._received_bytes, self._total_bytes(), "bytes")
-                raw_size_bytes = writer.finish(mode=0o644)
-        finally:
-            raw.abandon()
-            stored.abandon()
-            self._source.abort()
-            unpacking.join()
+        with SparseWriter(path) as writer:
+            # The reader is not waited for: it may be in a resolver or a connect that no one can interrupt.
+            stored.fill_from(self._read(), "image-reader")
+            unpacking = raw.fill_from(self._unpack(stored), "image-unpacker")
+            try:
+                self._write(raw, writer, watch)
+            finally:
+                raw.abandon()
+                stored.abandon()
+                self._source.abort()
+                unpacking.join()
+            raw_size_bytes = writer.finish(mode=0o644)
         return self._digest.hexdigest(), self._received_bytes, raw_size_bytes
+
+    def _write(self, raw: Pipe[bytes], writer: SparseWriter, watch: Watch) -> None:
+        told = -1
+        room_until_bytes = ROOM_STEP_BYTES
+        for piece in raw.items(TICK_S):
+            watch.checkpoint()
+            if piece is not None:
+                writer.write(piece)
+            if writer.written_bytes >= room_until_bytes:
+                self._require_room()
+                room_until_bytes += ROOM_STEP_BYTES
+            # Silence is not progress: only bytes are.
+            moved = self._received_bytes + writer.written_bytes
+            if moved != told:
+                told = moved
+                watch.progress(self._received_bytes, self._total_bytes(), "bytes")
 
     def _total_bytes(self) -> int | None:
         if self._spec.stored_size_bytes is not None:

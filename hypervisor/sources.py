@@ -255,14 +255,14 @@ class HttpSource:
     def _extensions(self, client: httpx.Client, url: httpx.URL) -> dict[str, object]:
         extensions: dict[str, object] = {"timeout": client.timeout.as_dict()}
         if url.scheme == "https":
-            extensions["sni_hostname"] = url.host  # certificates are checked against the name, not the address
+            extensions["sni_hostname"] = _host(url)  # certificates are checked against the name, not the address
         return extensions
 
     def _addresses(self, url: httpx.URL) -> list[str]:
         """Addresses of the URL's host in the resolver's order, all of them allowed."""
         port = url.port or {"http": 80, "https": 443}[url.scheme]
         try:
-            found = socket.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+            found = socket.getaddrinfo(_host(url), port, type=socket.SOCK_STREAM)
         except (socket.gaierror, UnicodeError) as fault:
             if getattr(fault, "errno", None) in (socket.EAI_AGAIN, socket.EAI_FAIL):
                 raise Transient(
@@ -281,6 +281,11 @@ class HttpSource:
                         advice="Images are fetched from public addresses only; upload the file instead.",
                     )
         return addresses
+
+
+def _host(url: httpx.URL) -> str:
+    """The host as it goes over the wire: ASCII, an IPv6 address without brackets."""
+    return url.raw_host.decode("ascii")
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

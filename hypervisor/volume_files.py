@@ -81,10 +81,10 @@ class VolumeFiles:
         if found := self.present(spec.uid):
             return _same(found, spec, size_bytes)
         base = self._base(spec, size_bytes)
-        self._clear_the_place(spec.uid, tag)
         artefact = self._artefact(spec.uid, spec.format)
         temporary = receipts.temporary_path(artefact, tag)
         try:
+            self._clear_the_place(spec.uid, tag)
             if spec.format == "qcow2":
                 self._make_qcow2(temporary, base, size_bytes, watch)
             else:

@@ -148,6 +148,15 @@ def test_a_deleted_object_is_gone(client: httpx.Client, state_dir: Path) -> None
         assert client.request(method, "/storage/bo-a").status_code == 404
 
 
+def test_a_receipt_goes_with_the_object_that_it_speaks_of(client: httpx.Client, state_dir: Path) -> None:
+    receipt = state_dir / "storage" / "bo-a.receipt"
+    for method in ("PUT", "DELETE"):
+        client.put("/storage/bo-a", content=BODY)
+        receipt.write_text("{}")
+        client.request(method, "/storage/bo-a", content=b"new")
+        assert not receipt.exists()
+
+
 @pytest.mark.parametrize("token", ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer \xe9"])
 def test_a_wrong_token_gets_nothing(client: httpx.Client, state_dir: Path, token: str) -> None:
     (state_dir / "storage" / "bo-a").write_bytes(BODY)

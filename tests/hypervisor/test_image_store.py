@@ -330,7 +330,7 @@ def test_an_image_bigger_than_the_free_disk_is_refused_before_the_transfer(
     server: ObjectServer, store: ImageStore, watch: NotingWatch
 ) -> None:
     source = SourceSpec(server.serve("/a", GZ), "gz", digest(GZ), len(GZ), 2**60)
-    with pytest.raises(Permanent, match=r"bytes free, and fetching .* needs 1,152,921,504,606,846,976"):
+    with pytest.raises(Permanent, match=r"bytes free; fetching .* needs 1,152,921,504,606,846,976"):
         store.fetch(source, watch, tag="op-1.1")
     assert server.seen == []
 
@@ -377,6 +377,17 @@ def test_a_disk_that_fills_up_is_named_and_nothing_is_left(
     assert not list((small_disk / "images").glob("*.part"))
 
 
+def test_a_disk_that_others_fill_meanwhile_stops_a_transfer_before_it_is_full(
+    server: ObjectServer, store: ImageStore, watch: NotingWatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_store, "ROOM_STEP_BYTES", MIB)
+    free = iter([10**12])
+    monkeypatch.setattr(free_space, "free_bytes", lambda directory: next(free, 1000))
+    with pytest.raises(Permanent, match="has 1,000 bytes free"):
+        store.fetch(known(server.serve("/a", GZ)), watch, tag="op-1.1")
+    assert left_behind(tmp_path) == []
+
+
 @pytest.mark.parametrize("sha256", ["../../etc/passwd", "A" * 64, "0" * 63])
 def test_what_is_no_digest_is_refused(store: ImageStore, watch: NotingWatch, sha256: str) -> None:
     with pytest.raises(Permanent, match="not a SHA-256"):
@@ -393,13 +404,36 @@ def test_no_thread_outlives_a_transfer(server: ObjectServer, store: ImageStore, 
             assert not thread.is_alive()
 
 
-FETCH_AND_TELL_PEAK_MEMORY = """
+ROOT = Path(image_store.__file__).parents[1]
+FETCH = """
 import sys
 from pathlib import Path
 from hypervisor.contract import SourceSpec
 from hypervisor.image_store import ImageStore
 from tests.hypervisor.noting_watch import NotingWatch
-ImageStore(Path(sys.argv[1])).fetch(SourceSpec(sys.argv[2], "gz", "", None, None), NotingWatch(), tag="op.1")
+ImageStore(Path(sys.argv[1])).fetch(SourceSpec(sys.argv[2], "gz", "", None, None), NotingWatch(), tag="op-1.1")
+"""
+
+
+def test_a_killed_process_leaves_no_lock_and_its_part_goes_with_the_next_attempt(
+    server: ObjectServer, store: ImageStore, watch: NotingWatch, tmp_path: Path
+) -> None:
+    url = server.stall("/a", GZ, MIB)
+    victim = subprocess.Popen([sys.executable, "-c", FETCH, str(tmp_path / "images"), url], cwd=ROOT)
+    try:
+        assert server.stalled.wait(60)
+    finally:
+        victim.kill()
+        victim.wait(30)
+    assert any(name.endswith(".op-1.1.part") for name in left_behind(tmp_path))
+    server.serve("/a", GZ)
+    entry = store.fetch(unknown(url), watch, tag="op-1.2")
+    assert Path(entry.path).read_bytes() == RAW
+    assert not [name for name in left_behind(tmp_path) if name.endswith(".part")]
+    assert {unit for _, _, unit in watch.reports} == {"bytes"}  # nobody had to be waited for
+
+
+TELL_PEAK_MEMORY = """
 # Not ru_maxrss: after a fork and exec it still counts the parent.
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:")))
 """
@@ -409,9 +443,9 @@ def test_memory_does_not_grow_with_the_image(server: ObjectServer, tmp_path: Pat
     packer = zlib.compressobj(1, zlib.DEFLATED, 31)
     noise, zeros = os.urandom(MIB), bytes(MIB)
     body = b"".join(packer.compress(piece) for piece in [noise] * 150 + [zeros] * 300) + packer.flush()
-    command = [sys.executable, "-c", FETCH_AND_TELL_PEAK_MEMORY, str(tmp_path / "images"), server.serve("/a", body)]
-    root = Path(image_store.__file__).parents[1]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=120)
+    program = FETCH + TELL_PEAK_MEMORY
+    command = [sys.executable, "-c", program, str(tmp_path / "images"), server.serve("/a", body)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
     assert int(done.stdout) < 100 * 1024  # KiB
 
 
