@@ -1,4 +1,4 @@
-"""Runs once inside the fresh mount and cgroup namespaces of a stack, and mounts what libvirt shall find there."""
+"""A program of its own: makes the mount and cgroup namespaces of a stack, and mounts inside what libvirt shall find."""
 
 from __future__ import annotations
 
@@ -17,7 +17,20 @@ KVM = Path("/dev/kvm")
 KVM_GROUP = "kvm"
 
 
-def main(stack: Stack) -> None:
+INSIDE = "inside"
+
+
+def make(stack: Stack) -> None:
+    """Enters the stack's cgroup, whose place becomes the namespace's root, and goes on inside."""
+    cgroups.join(stack)
+    here = directory(stack)
+    # Slave: what the host mounts or unmounts later is followed inside, never the other way round.
+    pinning = ["unshare", f"--mount={here / 'mnt'}", f"--cgroup={here / 'cgroup'}", "--propagation", "slave", "--"]
+    again = [sys.executable, "-m", "deploy.laptop.furnish_namespaces", stack.name, INSIDE]
+    os.execvp(pinning[0], [*pinning, *again])  # noqa: S606 - this process becomes the tool
+
+
+def furnish(stack: Stack) -> None:
     for place, source in covers(stack).items():
         subprocess.run(["mount", "--bind", source, place], check=True)
     _show_own_cgroups()
@@ -61,4 +74,5 @@ def _cover_kvm(scratch: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Stack(sys.argv[1]))
+    of = Stack(sys.argv[1])
+    furnish(of) if sys.argv[2:] == [INSIDE] else make(of)

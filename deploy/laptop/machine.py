@@ -26,8 +26,11 @@ LINK = re.compile(r"v(\d+)(?:br0|s\d+n\d+)")
 
 
 @contextmanager
-def lock(name: str) -> Iterator[None]:
-    """An flock that ends with its holder; says so when it has to wait."""
+def lock(name: str) -> Iterator[int]:
+    """An flock that says so when it has to wait. Yields its descriptor.
+
+    A tool that inherits the descriptor holds the lock on, should this process be killed before it ends.
+    """
     SHARED_DIR.mkdir(mode=0o755, parents=True, exist_ok=True)
     with (SHARED_DIR / f"{name}.lock").open("w") as file:
         try:
@@ -35,7 +38,7 @@ def lock(name: str) -> Iterator[None]:
         except BlockingIOError:
             print(f"  waiting for another command that works on {name!r}", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file.fileno()
 
 
 def other_stacks(name: str) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,6 @@ vanish with them.
 
 from __future__ import annotations
 
-import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -55,11 +54,7 @@ def pin(stack: Stack) -> None:
     for name in ("mnt", "cgroup"):
         (here / name).touch()
     # The namespace's cgroup root is the group of the process that makes it, so that one stands in `vdc-<name>`.
-    cgroups_joined = functools.partial(cgroups.join, stack)
-    # Slave: what the host mounts or unmounts later is followed inside, never the other way round.
-    pinning = ["unshare", f"--mount={here / 'mnt'}", f"--cgroup={here / 'cgroup'}", "--propagation", "slave", "--"]
-    furnishing = [sys.executable, "-m", "deploy.laptop.furnish_namespaces", stack.name]
-    subprocess.run([*pinning, *furnishing], check=True, cwd=CLONE, preexec_fn=cgroups_joined)
+    subprocess.run([sys.executable, "-m", "deploy.laptop.furnish_namespaces", stack.name], check=True, cwd=CLONE)
     cgroups.enable_limits(stack)
     (here / "furnished").touch()
 

@@ -76,10 +76,11 @@ def needs_cluster(stack: Stack) -> bool:
     return not (data_dir(stack) / "PG_VERSION").exists()
 
 
-def make_cluster(stack: Stack) -> None:
-    """initdb beside, then a rename: an interrupted one leaves nothing that looks like a cluster."""
+def make_cluster(stack: Stack, lock: int) -> None:
+    """initdb beside, then a rename: an interrupted one leaves nothing that looks like a cluster. It holds the lock."""
     fresh = data_dir(stack).with_name("postgresql.new")
-    shutil.rmtree(fresh, ignore_errors=True)
+    if fresh.exists():
+        shutil.rmtree(fresh)
     fresh.mkdir(mode=0o700)
     shutil.chown(fresh, USER, USER)
     as_postgres(
@@ -90,7 +91,8 @@ def make_cluster(stack: Stack) -> None:
             "--encoding=UTF8",
             "--locale=C.UTF-8",
             "--auth=peer",
-        ]
+        ],
+        inherited=(lock,),
     )
     fresh.rename(data_dir(stack))
 
@@ -126,8 +128,8 @@ def ensure_role(stack: Stack, database: dict[str, Any]) -> None:
     as_postgres([bin_dir(stack) / "psql", *options], text=statements)
 
 
-def as_postgres(argv: list[Any], text: str = "") -> None:
-    """Runs a tool as user postgres; its last words become the error."""
+def as_postgres(argv: list[Any], text: str = "", inherited: tuple[int, ...] = ()) -> None:
+    """Runs a tool as user postgres, with these descriptors of ours; its last words become the error."""
     user = pwd.getpwnam(USER)
     done = subprocess.run(
         [str(word) for word in argv],
@@ -141,6 +143,7 @@ def as_postgres(argv: list[Any], text: str = "") -> None:
         extra_groups=os.getgrouplist(USER, user.pw_gid),
         env={"PATH": PATH, "LC_ALL": "C.UTF-8"},
         umask=0o077,
+        pass_fds=inherited,
     )
     if done.returncode != 0:
         words = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]

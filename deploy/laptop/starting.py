@@ -30,13 +30,13 @@ def up(name: str, only: str | None = None, port: int | None = None) -> dict[str,
     """
     stack = Stack(name)
     _refuse_unfit_machine(stack)
-    with machine.lock(f"stack-{name}"):
+    with machine.lock(f"stack-{name}") as lock:
         content = claim.owned(stack)
         if content and port not in (None, content["port"]) and Supervisor(stack).is_alive():
             raise StackError(f"{name!r} runs on port {content['port']}; `make down` first, then choose port {port}.")
         content = claim.claim(stack, port)
         if stack.going_down.exists():
-            stopping.stop_everything(stack, content)  # an interrupted stop is finished before anything starts
+            stopping.stop_everything(stack, content, lock)  # an interrupted stop is finished before anything starts
         if _is_up(stack, content, INFRASTRUCTURE if only else PROGRAMS):
             print(f"{name!r} is up already.", flush=True)
             return content
@@ -44,9 +44,9 @@ def up(name: str, only: str | None = None, port: int | None = None) -> dict[str,
         machine.hold_ip_forward(name)
         _make_directories(stack)
         _start_supervisor(stack, content)
-        _start_infrastructure(stack, content)
+        _start_infrastructure(stack, content, lock)
         if only != INFRASTRUCTURE_ONLY:
-            content = _start_product(stack, content)
+            content = _start_product(stack, content, lock)
     return content
 
 
@@ -108,12 +108,12 @@ def _start_supervisor(stack: Stack, content: dict[str, Any]) -> None:
         supervisor.start(content)
 
 
-def _start_infrastructure(stack: Stack, content: dict[str, Any]) -> None:
+def _start_infrastructure(stack: Stack, content: dict[str, Any], lock: int) -> None:
     supervisor = Supervisor(stack)
     postgres_runs = supervisor.state("postgres") in COMING
     if postgres.needs_cluster(stack):
         with stage("postgres", "initialise the database cluster"):
-            postgres.make_cluster(stack)
+            postgres.make_cluster(stack, lock)
     if not postgres_runs:
         postgres.configure(stack)
     libvirt.configure(stack)
@@ -131,16 +131,16 @@ def _start_infrastructure(stack: Stack, content: dict[str, Any]) -> None:
                 postgres.ensure_role(stack, content["database"])
 
 
-def _start_product(stack: Stack, content: dict[str, Any]) -> dict[str, Any]:
+def _start_product(stack: Stack, content: dict[str, Any], lock: int) -> dict[str, Any]:
     supervisor = Supervisor(stack)
     for program in ("web", "files"):
         if supervisor.state(program) not in COMING and (taken := health.taken_port(stack, _port(content, program))):
             raise StackError(f"{program} cannot start: {taken}.")
     if all(supervisor.state(program) not in COMING for program in NODE):
         content = claim.renew_start_id(stack, content)
-    manage(stack, "migrate", "bring the tables up to date", "migrate", "--noinput", "--verbosity", "0")
-    manage(stack, "node", "see what this machine can do", "node", "join", inside=True)
-    manage(stack, "prepare", "operator, account, network and storage", "prepare_stack")
+    manage(stack, lock, "migrate", "bring the tables up to date", "migrate", "--noinput", "--verbosity", "0")
+    manage(stack, lock, "node", "see what this machine can do", "node", "join", inside=True)
+    manage(stack, lock, "prepare", "operator, account, network and storage", "prepare_stack")
     programs = (*CONTROL_PLANE, *NODE)
     for program in programs:
         supervisor.begin(program)
@@ -154,10 +154,10 @@ def _port(content: dict[str, Any], program: str) -> int:
     return {"web": content["port"], "files": content["files_port"]}[program]
 
 
-def manage(stack: Stack, name: str, does: str, *words: str, inside: bool = False) -> None:
+def manage(stack: Stack, lock: int, name: str, does: str, *words: str, inside: bool = False) -> None:
     """Runs one command of manage.py as a stage; what it prints goes to a log that the error names.
 
-    `inside`: in the stack's mount namespace, where the node's files are mounted.
+    It holds the lock until it ends. `inside`: in the stack's mount namespace, where the node's files are mounted.
     """
     log = stack.log(f"setup-{name}")
     argv = [sys.executable, "manage.py", *words]
@@ -171,6 +171,7 @@ def manage(stack: Stack, name: str, does: str, *words: str, inside: bool = False
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            pass_fds=(lock,),
             check=False,
         )
     if done.returncode != 0:

@@ -34,16 +34,16 @@ def down(name: str) -> None:
     """Ends everything of the stack and leaves its data. Fine when nothing runs."""
     stack = Stack(name)
     _refuse_ordinary_users()
-    with machine.lock(f"stack-{name}"):
-        _take_down(stack)
+    with machine.lock(f"stack-{name}") as lock:
+        _take_down(stack, lock)
 
 
 def clean(name: str) -> None:
     """`down`, then the data as well. Fine when nothing is there."""
     stack = Stack(name)
     _refuse_ordinary_users()
-    with machine.lock(f"stack-{name}"):
-        if not _take_down(stack):
+    with machine.lock(f"stack-{name}") as lock:
+        if not _take_down(stack, lock):
             return
         if below := mounts_below(stack.state_dir):
             raise StackError(f"{below[0]} is still mounted; the data of {name!r} stays.")
@@ -63,17 +63,17 @@ def _refuse_ordinary_users() -> None:
         raise StackError("A stack is root's: run this as root.")
 
 
-def _take_down(stack: Stack) -> bool:
+def _take_down(stack: Stack, lock: int) -> bool:
     """False when there is no such stack."""
     content = claim.owned(stack)
     if content is None:
         print(f"There is no stack {stack.name!r}.", flush=True)
         return False
-    stop_everything(stack, content)
+    stop_everything(stack, content, lock)
     return True
 
 
-def stop_everything(stack: Stack, content: dict[str, Any]) -> None:
+def stop_everything(stack: Stack, content: dict[str, Any], lock: int) -> None:
     """Also finishes what an interrupted stop or a killed supervisor left behind."""
     if not stack.run_dir.exists() and not cgroups.processes(stack):
         print(f"{stack.name!r} is down.", flush=True)
@@ -83,7 +83,7 @@ def stop_everything(stack: Stack, content: dict[str, Any]) -> None:
     stack.going_down.touch()
     supervisor = Supervisor(stack)
     if supervisor.is_alive():
-        _drain(stack, content, supervisor)
+        _drain(stack, content, supervisor, lock)
         try:
             _stop_programs(stack, supervisor)
         except (OSError, http.client.HTTPException, xmlrpc.client.Error) as exc:
@@ -98,7 +98,7 @@ def stop_everything(stack: Stack, content: dict[str, Any]) -> None:
         shutil.rmtree(stack.run_dir)
 
 
-def _drain(stack: Stack, content: dict[str, Any], supervisor: Supervisor) -> None:
+def _drain(stack: Stack, content: dict[str, Any], supervisor: Supervisor, lock: int) -> None:
     """Powers the guests off as operations, which needs everything alive; without that they are ended by force."""
     infos = supervisor.infos()
     if all(infos[program]["statename"] == "STOPPED" for program in NODE):
@@ -117,6 +117,7 @@ def _drain(stack: Stack, content: dict[str, Any], supervisor: Supervisor) -> Non
             cwd=CLONE,
             env=stack.environment(),
             stdin=subprocess.DEVNULL,
+            pass_fds=(lock,),
             timeout=DRAIN_S,
             check=False,
         )

@@ -13,7 +13,7 @@ from typing import Any
 from supervisor.compat import httplib
 from supervisor.xmlrpc import Faults, SupervisorTransport, UnixStreamHTTPConnection
 
-from deploy.laptop import cgroups, postgres
+from deploy.laptop import postgres
 from deploy.laptop.stack import CLONE, Stack, StackError
 
 PROCESSES = Path(__file__).with_name("processes.conf")
@@ -80,13 +80,12 @@ class Supervisor:
             "VDC_FILES_PORT": str(content["files_port"]),
         }
         started = subprocess.run(
-            [sys.executable, "-m", "supervisor.supervisord", "-c", PROCESSES],
+            [sys.executable, "-m", "deploy.laptop.run_supervisord", "-c", PROCESSES],
             env=environment,
             check=False,
             capture_output=True,
             text=True,
             cwd=CLONE,
-            preexec_fn=lambda: cgroups.join(self.stack, "services"),
         )
         deadline = time.monotonic() + START_S
         while not self.is_alive():
