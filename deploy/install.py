@@ -26,6 +26,7 @@ VENV = CLONE / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "installed.json"
 SHARED_DIR = Path("/run/vdc-machine")
+ETC = Path("/etc")
 POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = (
     "#!/bin/sh\n# Put here by the install step of vdc while it installs; remove it if you see it later.\nexit 101\n"
@@ -134,27 +135,25 @@ def no_service_starts() -> Iterator[None]:
             POLICY.unlink(missing_ok=True)
 
 
-def enabled_services() -> set[str]:
-    """Names of what starts at boot, for systemd and for the older way."""
-    found = {path.name for path in Path("/etc/systemd/system").glob("*.wants/*")}
-    found |= {path.name[3:] for path in Path("/etc").glob("rc[2345].d/S[0-9][0-9]*")}
-    return found
+def boot_links() -> set[Path]:
+    """What starts services at boot, for systemd and for the older way."""
+    return {*ETC.glob("systemd/system/*.wants/*"), *ETC.glob("rc[2345].d/S[0-9][0-9]*")}
 
 
 @contextmanager
-def nothing_new_at_boot() -> Iterator[None]:
-    """What the block enables is disabled again; the list from before survives an interruption."""
-    kept = SHARED_DIR / "enabled-before-install.json"
-    before = set(json.loads(kept.read_text())) if kept.exists() else enabled_services()
-    kept.write_text(json.dumps(sorted(before)))
+def nothing_new_at_boot(kept: Path) -> Iterator[None]:
+    """What the block enables is disabled again. `kept` holds the list from before, also over an interruption."""
+    before = {Path(link) for link in json.loads(kept.read_text())} if kept.exists() else boot_links()
+    fresh = kept.with_suffix(".new")
+    fresh.write_text(json.dumps(sorted(map(str, before))))
+    fresh.replace(kept)
     try:
         yield
     finally:
-        for service in sorted(enabled_services() - before):
-            disable = ["systemctl", "disable"] if "." in service else ["update-rc.d"]
-            subprocess.run(
-                [*disable, service, *([] if "." in service else ["disable"])], check=False, capture_output=True
-            )
+        for script in sorted({link.name[3:] for link in boot_links() - before if link.parent.name.startswith("rc")}):
+            subprocess.run(["update-rc.d", script, "disable"], check=True, capture_output=True)
+        for link in boot_links() - before:
+            link.unlink()
     kept.unlink()
 
 
@@ -174,24 +173,26 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def install_packages(needed: list[str]) -> None:
-    if not missing_packages(needed):
+    unfinished = SHARED_DIR / "before-install.json"
+    if not missing_packages(needed) and not unfinished.exists():
         return
     SHARED_DIR.mkdir(mode=0o755, parents=True, exist_ok=True)
     log = SHARED_DIR / "apt.log"
     with ExitStack() as held:
         held.enter_context(locked(SHARED_DIR / "install.lock"))
         missing = missing_packages(needed)
-        if not missing:
+        if not missing and not unfinished.exists():
             return
-        held.enter_context(nothing_new_at_boot())
+        held.enter_context(nothing_new_at_boot(unfinished))
         held.enter_context(no_service_starts())
         progress = held.enter_context(stage("packages", f"install {len(missing)} Debian packages"))
         log.write_text("")
         if subprocess.run(["dpkg", "--audit"], check=True, capture_output=True, text=True).stdout.strip():
             run_logged(["dpkg", "--configure", "-a"], log, DEBIAN_FRONTEND="noninteractive")
-        apt(["update"], log, progress)
-        progress.fraction = None
-        apt(["install", "--no-install-recommends", *missing], log, progress)
+        if missing:
+            apt(["update"], log, progress)
+            progress.fraction = None
+            apt(["install", "--no-install-recommends", *missing], log, progress)
         progress.fraction = None
 
 
