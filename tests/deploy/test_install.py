@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import subprocess
@@ -95,3 +96,37 @@ def test_a_user_without_root_gets_one_sentence(monkeypatch: pytest.MonkeyPatch, 
     assert capsys.readouterr().err.splitlines() == [
         "vdc: This installs Debian packages and makes bridges and namespaces: run it as root."
     ]
+
+
+@pytest.fixture
+def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An /etc where ssh starts at boot already."""
+    directory = tmp_path / "etc"
+    (directory / "systemd" / "system" / "multi-user.target.wants").mkdir(parents=True)
+    (directory / "systemd" / "system" / "multi-user.target.wants" / "ssh.service").symlink_to("/nowhere")
+    monkeypatch.setattr(install, "ETC", directory)
+    return directory
+
+
+def enable(etc: Path, unit: str) -> Path:
+    link = etc / "systemd" / "system" / "multi-user.target.wants" / unit
+    link.symlink_to("/nowhere")
+    return link
+
+
+def test_what_is_installed_does_not_start_at_the_next_boot(etc: Path, tmp_path: Path):
+    before = install.boot_links()
+    with install.nothing_new_at_boot(tmp_path / "kept.json"):
+        enable(etc, "redis-server.service")
+    assert install.boot_links() == before
+    assert not (tmp_path / "kept.json").exists()
+
+
+def test_an_interrupted_installation_still_knows_what_was_there_before(etc: Path, tmp_path: Path):
+    kept = tmp_path / "kept.json"
+    with contextlib.suppress(KeyboardInterrupt), install.nothing_new_at_boot(kept):
+        raise KeyboardInterrupt
+    enable(etc, "redis-server.service")  # what dpkg finished after us
+    with install.nothing_new_at_boot(kept):
+        pass
+    assert {link.name for link in install.boot_links()} == {"ssh.service"}
