@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from django.contrib import admin, messages
+from django import forms
+from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 from unfold.admin import ModelAdmin, TabularInline
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
+from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldBooleanSwitchWidget
 
 from accounts import services
-from accounts.models import AccessRecord, Account, ApiToken, Member, SshKeyPair
-from core.admin import LookingOnly, RowAdmin
+from accounts.models import AccessRecord, Account, ApiToken, Member, Role, SshKeyPair
+from core.admin import RowAdmin, uid_link
+from core.admin_words import linked
 
 admin.site.unregister(User)
 admin.site.unregister(Group)
@@ -49,6 +55,9 @@ class AccountAdmin(RowAdmin):
     list_display = ["uid", "name", "enabled", "created_at"]
     list_filter = ["enabled"]
     search_fields = ["uid", "name"]
+    may_add = ("name",)
+    may_edit = ("name", "enabled")
+    fields = ["uid", "name", "enabled", "created_at", "see_also"]
     inlines = [MemberInline]
 
 
@@ -61,37 +70,102 @@ class MemberAdmin(ModelAdmin):
     autocomplete_fields = ["user", "account"]
 
 
+class TokenForm(forms.ModelForm):
+    """What a new token is asked with; `issue_token` makes it."""
+
+    operator = forms.BooleanField(
+        label="Operator",
+        required=False,
+        help_text="Reaches every account and the nodes; ends when you are staff no more.",
+        widget=UnfoldBooleanSwitchWidget,
+    )
+    days = forms.IntegerField(
+        label="Expires after days",
+        required=False,
+        min_value=1,
+        max_value=3650,
+        help_text="Empty: never.",
+        widget=UnfoldAdminIntegerFieldWidget,
+    )
+
+
 @admin.register(ApiToken)
-class ApiTokenAdmin(LookingOnly):
-    list_display = ["uid", "name", "account", "role", "is_operator", "expires_at", "revoked_at", "last_used_at"]
-    list_filter = ["role", "is_operator"]
+class ApiTokenAdmin(RowAdmin):
+    """A token is issued here, revoked here, and changed by nothing. Its secret is shown once, its hash never."""
+
+    list_display = ["uid", "name", "account_link", "role", "is_operator", "expires_at", "revoked_at", "last_used_at"]
+    list_filter = ["role", "is_operator", ("account", AutocompleteSelectFilter)]
     list_select_related = ["account"]
     search_fields = ["uid", "name", "account__uid"]
-    exclude = ["secret_sha256"]
+    may_add = ("account", "name", "role", "operator", "days")
+    autocomplete_fields = ["account"]
+    form = TokenForm
+    fields = [
+        "uid",
+        "name",
+        "account_link",
+        "role",
+        "is_operator",
+        "issued_by",
+        "created_at",
+        "expires_at",
+        "revoked_at",
+        "last_used_at",
+    ]
     actions = ["revoke"]
 
-    @admin.action(description="Revoke for ever", permissions=["view"])
+    def has_revoke_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("accounts.change_apitoken")
+
+    @admin.action(description="Revoke for ever", permissions=["revoke"])
     def revoke(self, request: HttpRequest, chosen: QuerySet[ApiToken]) -> None:
-        if not request.user.has_perm("accounts.change_apitoken"):
-            self.message_user(request, "You may not revoke tokens.", messages.ERROR)
-            return
         for token in chosen:
             services.revoke_token(token)
         self.message_user(request, f"Revoked: {', '.join(token.uid for token in chosen)}.")
 
+    def save_model(self, request: HttpRequest, obj: ApiToken, form: TokenForm, change: bool) -> None:
+        asked = form.cleaned_data
+        token, request.token_secret = services.issue_token(
+            obj.account,
+            name=obj.name,
+            role=Role(obj.role),
+            issued_by=request.user,
+            operator=asked["operator"],
+            expires_in_s=asked["days"] and asked["days"] * 86_400,
+        )
+        obj.__dict__.update(token.__dict__)
+
+    def response_add(self, request: HttpRequest, obj: ApiToken, post_url_continue: str | None = None) -> HttpResponse:
+        """The only page that ever has the secret; it is rendered at once, so that nothing has to keep it."""
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Token {obj.uid}",
+            "opts": self.opts,
+            "token": obj,
+            "secret": request.token_secret,
+        }
+        return TemplateResponse(request, "accounts/token_issued.html", context, headers={"Cache-Control": "no-store"})
+
 
 @admin.register(SshKeyPair)
-class SshKeyPairAdmin(LookingOnly):
-    list_display = ["uid", "name", "account", "fingerprint", "created_at"]
+class SshKeyPairAdmin(RowAdmin):
+    list_display = ["uid", "name", "account_link", "fingerprint", "created_at"]
+    list_filter = [("account", AutocompleteSelectFilter)]
     list_select_related = ["account"]
     search_fields = ["uid", "name", "fingerprint", "account__uid"]
+    fields = ["uid", "name", "account_link", "fingerprint", "public_key", "created_at"]
 
 
 @admin.register(AccessRecord)
-class AccessRecordAdmin(LookingOnly):
-    list_display = ["created_at", "who", "method", "path", "account"]
+class AccessRecordAdmin(RowAdmin):
+    list_display = ["created_at", "who", "method", "path_shown", "account_link"]
+    list_filter = [("account", AutocompleteSelectFilter)]
     list_select_related = ["account"]
     search_fields = ["who", "path", "account__uid"]
+    fields = ["created_at", "who", "token_link", "method", "path_shown", "account_link"]
 
-    def get_readonly_fields(self, request: HttpRequest, obj: AccessRecord | None = None) -> list[str]:
-        return ["created_at"]  # a record has no public id
+    token_link = uid_link("token")
+
+    @display(description="path", ordering="path")
+    def path_shown(self, record: AccessRecord) -> str:
+        return linked(record.path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from core.logs import logging_config
 from core.stack import read_stack
+from vdcproject.sidebar import SIDEBAR
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 STACK = read_stack()  # the stack file as a dictionary
@@ -20,6 +21,7 @@ ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]", *STACK.get("allowed_hosts", 
 
 INSTALLED_APPS = [
     "unfold",
+    "unfold.contrib.filters",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -94,6 +96,7 @@ LANGUAGE_CODE = "en-us"
 USE_I18N = False
 TIME_ZONE = "UTC"
 USE_TZ = True
+FORMAT_MODULE_PATH = "vdcproject.formats"
 
 STATIC_URL = "/static/"
 WHITENOISE_USE_FINDERS = True  # served from the packages themselves: nothing to collect, nothing to go stale
@@ -102,6 +105,7 @@ WHITENOISE_USE_FINDERS = True  # served from the packages themselves: nothing to
 SESSION_COOKIE_NAME = f"vdc_{STACK['name']}_session"
 CSRF_COOKIE_NAME = f"vdc_{STACK['name']}_csrf"
 LOGIN_URL = "/admin/login/"
+MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"  # no third cookie
 
 # `check --deploy` is clean but for these. They all ask for https. The web door listens on 127.0.0.1 only and speaks
 # plain http there: secure cookies would lock everyone out of the admin, and redirecting or HSTS would lead to a port
@@ -131,6 +135,11 @@ UNFOLD = {
     "SITE_TITLE": f"vdc {STACK['name']}",
     "SITE_HEADER": f"vdc {STACK['name']}",
     "SITE_SUBHEADER": "virtual data center",
+    "SITE_SYMBOL": "dns",
+    "SITE_URL": None,
+    "SHOW_VIEW_ON_SITE": False,
+    "BORDER_RADIUS": "6px",
+    "SIDEBAR": {"navigation": SIDEBAR},
 }
 
 LOGGING_CONFIG = "logging.config.dictConfig"

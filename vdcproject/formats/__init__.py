@@ -1,0 +1,1 @@
+"""How the admin writes times; Django looks for one package per language here."""
