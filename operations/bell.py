@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 import structlog
 from celery import current_app
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from core.errors import Unreachable
+
 log = structlog.get_logger()
 
 SILENT_AFTER_FAILURE_S = 2.0
+REDIS_ERRORS = (OperationalError, RedisError, OSError)  # kombu wraps what it tried again, and only that
 
 _silent_until = 0.0
 
@@ -28,12 +32,16 @@ def ring(step_id: int, attempt: int, task: str, node: str, lane: str) -> None:
         return
     try:
         current_app.send_task(task, args=[step_id, attempt], queue=queue_name(node, lane), ignore_result=True)
-    except (OperationalError, RedisError, OSError) as exc:
+    except REDIS_ERRORS as exc:
         _silent_until = time.monotonic() + SILENT_AFTER_FAILURE_S
         log.warning("the bell was not heard; the sweep will ring again", step=step_id, error=str(exc))
 
 
-def queue_length(node: str, lane: str) -> int:
-    """How many bells wait in a queue. Raises redis.exceptions.RedisError when Redis cannot be asked."""
-    with current_app.connection_for_read() as connection:
-        return connection.default_channel.client.llen(queue_name(node, lane))
+def queue_lengths(lanes: Collection[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """How many bells wait in the queue of each (node, lane). Raises Unreachable when Redis cannot be asked."""
+    try:
+        # A channel of our own: kombu's default one tries for 6 s before it says that Redis is away.
+        with current_app.connection_for_read() as connection, connection.channel() as channel:
+            return {lane: channel.client.llen(queue_name(*lane)) for lane in lanes}
+    except REDIS_ERRORS as exc:
+        raise Unreachable(f"Redis cannot be asked: {exc}") from exc

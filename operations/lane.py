@@ -12,10 +12,10 @@ from celery import current_app
 from celery.signals import task_prerun, worker_shutting_down
 from celery.worker import state as worker_state
 from django.db import close_old_connections
-from redis.exceptions import RedisError
 from setproctitle import setproctitle
 
-from operations.bell import queue_length, queue_name
+from core.errors import Unreachable
+from operations.bell import queue_lengths, queue_name
 from operations.keeper import keeper
 
 log = structlog.get_logger()
@@ -64,8 +64,8 @@ def _watch_for_deafness(node: str, lane: str) -> None:
     while True:
         time.sleep(DEAF_EVERY_S)
         try:
-            waiting = queue_length(node, lane)
-        except (RedisError, OSError):
+            waiting = queue_lengths([(node, lane)])[node, lane]
+        except Unreachable:
             looks = 0  # "cannot ask" is not "deaf"
             continue
         is_deaf = waiting > 0 and len(worker_state.active_requests) < THREADS[lane] and not keeper.stopping

@@ -9,26 +9,28 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import structlog
-from django.db import DatabaseError, InterfaceError, connection
-from django.db.models.functions import Now
-from redis.exceptions import RedisError
+from django.db import connection
+from django.db.models import Case, DurationField, ExpressionWrapper, F, Q, Value, When
+from django.db.models.functions import Least, Now, Power
 
-from core.database import unreachable
+from core.database import DATABASE_ERRORS, unreachable
+from core.errors import Unreachable
 from operations import timing
-from operations.bell import queue_length, ring
-from operations.models import Event, Operation, Step
+from operations.bell import queue_lengths, ring
+from operations.models import Step
+from operations.pruning import PRUNE_EVERY_S, prune
 from operations.recovery import lose
 
 log = structlog.get_logger()
 
 ADVISORY_LOCK = 0x76646373  # "vdcs"
-PRUNE_EVERY_S = 24 * 3600.0
-PRUNE_AT_ONCE = 1000
+MOST_DOUBLINGS = 10  # of the pause between rings; more would overflow after days
 
 
 @dataclass(slots=True)
@@ -41,27 +43,48 @@ class Chore:
     last_at: float = 0.0
 
 
-chores: list[Chore] = []
+chores: list[Chore] = [Chore("prune", PRUNE_EVERY_S, prune)]
 
 
 def sweep(stop: threading.Event) -> None:
     """Work until `stop` is set."""
-    good_since: float | None = None
+    answering = Answering()
     while not stop.wait(timing.SWEEP_TICK_S):
         try:
-            if not _is_the_one():
-                good_since = None
-                continue
-            if good_since is None:
-                good_since = time.monotonic()
-                log.info("the sweep has the lock and the database answers")
-            _round(time.monotonic() - good_since)
-        except (DatabaseError, InterfaceError) as exc:
+            if _is_the_one():
+                _round(answering.for_s())
+            else:
+                answering.interrupted()
+        except DATABASE_ERRORS as exc:
             if not unreachable(exc):
                 raise
             log.warning("the database did not answer; this time counts for nothing", error=str(exc).strip())
-            good_since = None
+            answering.interrupted()
             connection.close()
+
+
+class Answering:
+    """For how long the database has been answering us, round after round.
+
+    A round that comes too late (a mute server, a machine that slept) begins anew: leases may have run out meanwhile
+    though their workers live.
+    """
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._last = 0.0
+
+    def interrupted(self) -> None:
+        self._since = None
+
+    def for_s(self) -> float:
+        """Call it in each round, once the database has answered."""
+        now = time.monotonic()
+        if self._since is None or now - self._last > timing.LONGEST_GAP_S:
+            self._since = now
+            log.info("the sweep has the lock and the database answers")
+        self._last = now
+        return now - self._since
 
 
 def _is_the_one() -> bool:
@@ -79,66 +102,62 @@ def _is_the_one() -> bool:
 
 
 def _round(good_for_s: float) -> None:
-    ring_again()
     if good_for_s > timing.LEASE_S:
         take_from_lost_workers()
     for chore in chores:
         if time.monotonic() - chore.last_at >= chore.every_s:
             chore.last_at = time.monotonic()
-            chore.work(good_for_s)
+            _alone(chore.name, lambda work=chore.work: work(good_for_s))
+    ring_again()  # last: it may have to wait for Redis
+
+
+def _alone(what: str, work: Callable[[], None]) -> None:
+    """One thing that goes wrong must not keep the sweep from all others; a database that is away concerns all."""
+    try:
+        work()
+    except DATABASE_ERRORS as exc:
+        if unreachable(exc):
+            raise
+        log.exception("the sweep leaves this for the next round", what=what)
+    except Exception:
+        log.exception("the sweep leaves this for the next round", what=what)
 
 
 def ring_again() -> None:
     """Ring for steps whose pause is over or whose bell was not answered, where fewer bells than steps wait."""
-    waiting = Step.objects.filter(ended_at=None, worker="", queued_at__isnull=False).annotate(now=Now())
-    lanes: dict[tuple[str, str], list[Step]] = defaultdict(list)
-    for step in waiting.order_by("queued_at"):
-        lanes[step.node, step.lane].append(step)
-    for (node, lane), steps in lanes.items():
-        due = [step for step in steps if _is_due(step)]
-        if due and _bells_are_missing(node, lane, len(steps)):
-            Step.objects.bulk_update(due, ["rung_at", "rings"])
-            for step in due:
-                ring(step.pk, step.attempt, step.task, node, lane)
-
-
-def _is_due(step: Step) -> bool:
-    """Decides, and notes the new ring on the step."""
-    if step.not_before is not None and step.not_before > step.now:
-        return False
-    fresh = step.not_before is not None and (step.rung_at is None or step.rung_at < step.not_before)
-    patience_s = min(timing.FIRST_RING_S * 2**step.rings, timing.LAST_RING_S)
-    if not fresh and step.rung_at is not None and (step.now - step.rung_at).total_seconds() < patience_s:
-        return False
-    step.rung_at = step.now
-    step.rings += 0 if fresh else 1
-    return True
-
-
-def _bells_are_missing(node: str, lane: str, steps: int) -> bool:
+    waiting = Step.objects.filter(ended_at=None, worker="", queued_at__isnull=False).exclude(not_before__gt=Now())
+    pause_is_over = Q(rung_at__lt=F("not_before"))
+    due = waiting.filter(Q(rung_at=None) | pause_is_over | Q(rung_at__lte=Now() - _patience()))
+    bells = list(due.order_by("queued_at").values_list("pk", "attempt", "task", "node", "lane"))
+    if not bells:
+        return
+    steps = Counter(waiting.values_list("node", "lane"))
     try:
-        return queue_length(node, lane) < steps
-    except (RedisError, OSError) as exc:
-        log.warning("Redis cannot be asked; the bells are rung when it can", error=str(exc))
-        return False
+        rung = queue_lengths({(node, lane) for *_, node, lane in bells})
+    except Unreachable as away:
+        log.warning("the bells are rung when Redis is back", why=away.message)
+        return
+    missing = [bell for bell in bells if rung[bell[3:]] < steps[bell[3:]]]
+    Step.objects.filter(pk__in=[bell[0] for bell in missing]).update(
+        rung_at=Now(), rings=Case(When(pause_is_over, then=F("rings")), default=F("rings") + 1)
+    )
+    for bell in missing:
+        ring(*bell)
+
+
+def _patience() -> Least:
+    """10, 20, 40 … 300 s."""
+    first, last = timedelta(seconds=timing.FIRST_RING_S), timedelta(seconds=timing.LAST_RING_S)
+    doubled = Value(first) * Power(2.0, Least(F("rings"), MOST_DOUBLINGS))
+    return Least(
+        ExpressionWrapper(doubled, output_field=DurationField()),
+        Value(last, output_field=DurationField()),
+        output_field=DurationField(),
+    )
 
 
 def take_from_lost_workers() -> None:
     """Queue the next attempt of steps whose lease ran out while the database could have renewed it."""
     for step in Step.objects.filter(ended_at=None, lease_until__lt=Now()).exclude(worker=""):
-        lose(step, f"no sign of life from its worker {step.worker} since {step.lease_until:%H:%M:%S} UTC")
-
-
-def prune(good_for_s: float) -> None:
-    """Steps and events of operations that ended long ago go; the operation stays as their summary."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT now() - make_interval(days => %s)", [timing.KEEP_FINISHED_DAYS])
-        before = cursor.fetchone()[0]
-    old = Operation.objects.filter(ended_at__lt=before).values("pk")
-    gone = Step.objects.filter(operation__in=old).order_by("pk").values("pk")[:PRUNE_AT_ONCE]
-    while Step.objects.filter(pk__in=list(gone.values_list("pk", flat=True))).delete()[0]:
-        pass
-    Event.objects.filter(created_at__lt=before).delete()
-
-
-chores.append(Chore("prune", PRUNE_EVERY_S, prune))
+        why = f"no sign of life from its worker {step.worker} since {step.lease_until:%H:%M:%S} UTC"
+        _alone(f"lost step {step.pk}", lambda step=step, why=why: lose(step, why))

@@ -11,5 +11,6 @@ LAST_RING_S = 300 * SCALE
 RETRY_FIRST_S = 2 * SCALE  # pause before the first new attempt after a transient fault; doubles
 RETRY_LAST_S = 60 * SCALE
 SWEEP_TICK_S = 1 * SCALE
+LONGEST_GAP_S = LEASE_S - 3 * KEEPER_TICK_S  # between rounds of the sweep; after a longer one leases prove nothing
 MOST_LOSSES = 5  # a step that took its worker along this often is not tried again
 KEEP_FINISHED_DAYS = 90  # steps and events of finished operations
