@@ -1,7 +1,7 @@
 """The thread that keeps the claims of a worker process alive, and hears when work should stop.
 
 One statement a tick for all running steps: renew leases, write progress, read back who lost its claim or was
-cancelled. A database that does not answer changes nothing here; the sweep does not count such time either.
+cancelled. A database that does not answer changes nothing here: no deadline counts such time, nor does the sweep.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import structlog
-from django.db import DatabaseError, InterfaceError, close_old_connections, connection, transaction
+from django.db import close_old_connections, connection, transaction
 
+from core.database import DATABASE_ERRORS
 from core.errors import Cancelled, Fenced, Transient
 from operations import timing
 from operations.run import StepRun, Stopping
@@ -29,7 +30,7 @@ _RENEW = """
            operations_operation AS operation
      WHERE step.id = seen.id AND step.attempt = seen.attempt AND step.state IN ('running', 'undoing')
        AND operation.id = step.operation_id
- RETURNING step.id, operation.cancel_reason
+ RETURNING step.id, step.attempt, operation.cancel_reason
 """
 
 
@@ -37,7 +38,7 @@ class Keeper:
     """Runs its thread only while there is something to keep."""
 
     def __init__(self) -> None:
-        self._runs: dict[int, StepRun] = {}
+        self._runs: set[StepRun] = set()  # a fenced attempt may still be at it beside its successor
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -46,7 +47,7 @@ class Keeper:
     def keeping(self, run: StepRun) -> Iterator[None]:
         """Keep the claim of `run` from here to the end of the block."""
         with self._lock:
-            self._runs[run.step.pk] = run
+            self._runs.add(run)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
                 self._thread.start()
@@ -56,13 +57,13 @@ class Keeper:
             yield
         finally:
             with self._lock:
-                del self._runs[run.step.pk]
+                self._runs.discard(run)
 
     def stop_all(self) -> None:
         """The process was asked to end: every run stops at its next safe point and is handed back."""
         self._stopping.set()
         with self._lock:
-            runs = list(self._runs.values())
+            runs = list(self._runs)
         for run in runs:
             run.stop(Stopping("the worker goes down"))
 
@@ -71,40 +72,45 @@ class Keeper:
         return self._stopping.is_set()
 
     def _keep(self) -> None:
-        lives: dict[int, _Life] = {}
+        lives: dict[StepRun, _Life] = {}
+        ticked_at = time.monotonic()
+        answering = True
         while True:
             time.sleep(timing.KEEPER_TICK_S)
             with self._lock:
-                runs = list(self._runs.values())
+                runs = list(self._runs)
                 if not runs:
                     self._thread = None
                     break
-            lives = {run.step.pk: lives.get(run.step.pk) or _Life(run) for run in runs}
-            for run in runs:
-                lives[run.step.pk].judge(run)
+            passed_s, ticked_at = time.monotonic() - ticked_at, time.monotonic()
+            lives = {run: lives.get(run) or _Life(run) for run in runs}
+            for run, life in lives.items():
+                life.judge(run, passed_s if answering else 0)
             try:
                 _renew(runs)
-            except (DatabaseError, InterfaceError) as exc:
+                answering = True
+            except DATABASE_ERRORS as exc:
                 log.warning("leases could not be renewed; work goes on", error=str(exc).strip())
+                answering = False
                 connection.close()
         connection.close()
 
 
 class _Life:
-    """How long a run has been at it, and since when it has not moved."""
+    """For how long a run has been at it, and for how long it has not moved; outages are left out."""
 
     def __init__(self, run: StepRun) -> None:
-        self.began = self.moved_at = time.monotonic()
+        self.age_s = self.idle_s = 0.0
         self.moved = run.moved
 
-    def judge(self, run: StepRun) -> None:
-        now = time.monotonic()
-        if run.moved != self.moved:
-            self.moved, self.moved_at = run.moved, now
+    def judge(self, run: StepRun, passed_s: float) -> None:
+        self.age_s += passed_s
+        self.idle_s = self.idle_s + passed_s if run.moved == self.moved else 0.0
+        self.moved = run.moved
         idle_s, limit_s = run.step.idle_timeout_s, run.step.deadline_s
-        if idle_s and now - self.moved_at > idle_s * timing.SCALE:
+        if idle_s and self.idle_s > idle_s * timing.SCALE:
             run.stop(Transient(f"{run.step.task} made no progress for {idle_s} s"))
-        elif limit_s and now - self.began > limit_s * timing.SCALE:
+        elif limit_s and self.age_s > limit_s * timing.SCALE:
             run.stop(Transient(f"{run.step.task} took longer than its deadline of {limit_s} s"))
 
 
@@ -120,12 +126,13 @@ def _renew(runs: list[StepRun]) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL synchronous_commit = off")  # a lost renewal is renewed again
         cursor.execute(_RENEW, [timing.LEASE_S, *columns])
-        kept = dict(cursor.fetchall())
+        kept = {(step_id, attempt): cancel_reason for step_id, attempt, cancel_reason in cursor.fetchall()}
     for run in runs:
-        if run.step.pk not in kept:
+        cancel_reason = kept.get((run.step.pk, run.step.attempt))
+        if cancel_reason is None:
             run.stop(Fenced(f"attempt {run.step.attempt} of {run.step.task} was given to someone else"))
-        elif kept[run.step.pk] and not run.undoing:
-            run.stop(Cancelled(kept[run.step.pk]))
+        elif cancel_reason and not run.undoing:
+            run.stop(Cancelled(cancel_reason))
 
 
 keeper = Keeper()
