@@ -8,21 +8,29 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
 from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
 from core.claim import claim
+from core.database import DATABASE_ERRORS
 from core.errors import Conflict
 from operations import register
 from operations.bell import ring
 from operations.events import note, note_of
+from operations.faults import foreseen, told
 from operations.models import Operation, OperationSubject, Step
 from operations.plan import Plan
 from operations.register import Verb
 from operations.states import Hold, OperationState, StepState
 
+log = structlog.get_logger()
+
 Bell = tuple[int, int, str, str, str]  # step id, attempt, task, node, lane
+
+TRIES = 5  # to begin, while others let go of the subject and take it
+UNDO_RETRIES = 4
 
 
 # --- begin -----------------------------------------------------------------------------------------------------
@@ -35,12 +43,28 @@ def begin(
 
     Raises Conflict with code "wrong_state" (names the state and the verbs allowed now) or "busy" (names the operation).
     """
+    for _ in range(TRIES):
+        try:
+            return _begin_once(verb, subject, requested_by, params or {}, account)
+        except _Overtaken as overtaken:
+            again = overtaken
+    raise again
+
+
+class _Overtaken(Conflict):
+    """Who holds the subject changed while we looked: look again."""
+
+    def __init__(self, subject: Any) -> None:
+        super().__init__(f"{subject.uid} changes hands just now; try again.", code="busy", state=subject.state)
+
+
+def _begin_once(verb: Verb, subject: Any, requested_by: str, params: dict[str, Any], account: Any) -> Operation:
     operation = Operation(
         account=account or getattr(subject, "account", None),
         verb=verb.full_name,
         subject_kind=subject.KIND,
         subject_uid=subject.uid,
-        params=params or {},
+        params=params,
         requested_by=requested_by,
     )
     with transaction.atomic():
@@ -48,7 +72,9 @@ def begin(
         supersedes = holder is not None and verb.supersedes(operation.params, holder.verb)
         if supersedes:
             holder = locked(holder.pk)  # locks are taken in one order everywhere: operation, hold, subject
-        if holder is None or holder.ended_at is not None:
+            if holder.ended_at is not None:
+                raise _Overtaken(subject)
+        if holder is None:
             _begin_now(operation, verb, subject)
         elif supersedes:
             _wait_behind(operation, holder, verb, subject)
@@ -67,7 +93,8 @@ def holder_of(uid: str) -> Operation | None:
 
 def _begin_now(operation: Operation, verb: Verb, subject: Any) -> None:
     operation.save(force_insert=True)
-    _hold(operation, subject)
+    if not _held(operation, subject, Hold.OPEN):
+        raise _Overtaken(subject)
     row = type(subject).objects.select_for_update().get(pk=subject.pk)
     if row.state not in verb.frm:
         raise _wrong_state(row, verb)
@@ -79,12 +106,8 @@ def _begin_now(operation: Operation, verb: Verb, subject: Any) -> None:
 def _wait_behind(operation: Operation, open_one: Operation, verb: Verb, row: Any) -> None:
     operation.state = OperationState.WAITING
     operation.save(force_insert=True)
-    try:
-        with transaction.atomic():
-            OperationSubject.objects.create(operation=operation, kind=row.KIND, uid=row.uid, hold=Hold.WAITING)
-    except IntegrityError:
-        waiting = OperationSubject.objects.select_related("operation").get(uid=row.uid, hold=Hold.WAITING)
-        raise _busy(row, waiting.operation) from None
+    if not _held(operation, row, Hold.WAITING):
+        raise _busy_with_holder(row, Hold.WAITING)
     verb.on_begin(row, operation)
     note_of(operation, "requested", f"{operation.requested_by} asked for {verb.name} of {row.uid}")
     cancel(open_one, reason=f"superseded by {operation.uid} ({verb.name})", superseded_by=operation.uid)
@@ -118,12 +141,23 @@ def _activate(operation: Operation, verb: Verb, row: Any) -> None:
 
 
 def _hold(operation: Operation, subject: Any) -> None:
+    if not _held(operation, subject, Hold.OPEN):
+        raise _busy_with_holder(subject, Hold.OPEN)
+
+
+def _held(operation: Operation, subject: Any, hold: Hold) -> bool:
+    """Take the subject for the operation; False: another one has it."""
     try:
         with transaction.atomic():
-            OperationSubject.objects.create(operation=operation, kind=subject.KIND, uid=subject.uid, hold=Hold.OPEN)
+            OperationSubject.objects.create(operation=operation, kind=subject.KIND, uid=subject.uid, hold=hold)
     except IntegrityError:
-        holder = OperationSubject.objects.select_related("operation").get(uid=subject.uid, hold=Hold.OPEN)
-        raise _busy(subject, holder.operation) from None
+        return False
+    return True
+
+
+def _busy_with_holder(subject: Any, hold: Hold) -> Conflict:
+    holder = OperationSubject.objects.filter(uid=subject.uid, hold=hold).select_related("operation").first()
+    return _busy(subject, holder.operation) if holder else _Overtaken(subject)
 
 
 def _ring_on_commit(bell: Bell | None) -> None:
@@ -225,7 +259,15 @@ def end(
     )
     undo = [] if operation.superseded_by else [step.pk for step in steps if step.claimed_at and _goes(step, ending)]
     Step.objects.filter(pk__in=undo).update(
-        state=StepState.UNDOING, attempt=F("attempt") + 1, worker="", lease_until=None, queued_at=None, ended_at=None
+        state=StepState.UNDOING,
+        attempt=F("attempt") + 1,
+        worker="",
+        lease_until=None,
+        queued_at=None,
+        not_before=None,
+        ended_at=None,
+        losses=0,
+        retries_left=UNDO_RETRIES,
     )
     return advance(operation)
 
@@ -236,23 +278,29 @@ def _goes(step: Step, ending: str) -> bool:
 
 
 def _finish(operation: Operation, state: str) -> Bell | None:
-    verb = register.verb_named(operation.verb)
-    row = register.nouns[operation.subject_kind].model.objects.select_for_update().get(uid=operation.subject_uid)
-    held = list(OperationSubject.objects.filter(operation=operation, hold=Hold.OPEN))
-    if state == OperationState.DONE:
-        row.state, row.error = verb.to, None
-    elif not operation.superseded_by:
-        row.state = verb.failed_to if state == OperationState.FAILED else verb.cancelled_to
-        row.error = operation.error and {**operation.error, "operation": operation.uid}
-        _give_up_others(held, row)
-    row.save(update_fields=["state", "error"])
+    model = register.nouns[operation.subject_kind].model
+    row = model.objects.select_for_update().filter(uid=operation.subject_uid).first()
     operation.state = state
-    Operation.objects.filter(pk=operation.pk).update(state=state, ended_at=Now())
-    verb.on_end(row, operation)
+    if row is not None:
+        _settle_subjects(operation, row)
+    Operation.objects.filter(pk=operation.pk).update(state=state, ended_at=Now(), held=operation.held)
     OperationSubject.objects.filter(operation=operation).update(hold=Hold.CLOSED)
-    note_of(operation, state, _last_words(operation, state, row))
+    note_of(operation, state, _last_words(operation, row))
     _begin_successor(operation)
     return None
+
+
+def _settle_subjects(operation: Operation, row: Any) -> None:
+    verb = register.verb_named(operation.verb)
+    if operation.state == OperationState.DONE:
+        row.state, row.error = verb.to, None
+    elif not operation.superseded_by:
+        row.state = verb.failed_to if operation.state == OperationState.FAILED else verb.cancelled_to
+        row.error = operation.error and {**operation.error, "operation": operation.uid}
+        held = OperationSubject.objects.filter(operation=operation, hold=Hold.OPEN)
+        _give_up_others(list(held), row)
+    row.save(update_fields=["state", "error"])
+    verb.on_end(row, operation)
 
 
 def _give_up_others(held: list[OperationSubject], main: Any) -> None:
@@ -263,24 +311,35 @@ def _give_up_others(held: list[OperationSubject], main: Any) -> None:
             model.objects.filter(uid=subject.uid, state__in=model.MOVING).update(state="error", error=main.error)
 
 
-def _last_words(operation: Operation, state: str, row: Any) -> str:
-    if state == OperationState.DONE:
-        return f"{row.uid} is {row.state}"
-    if state == OperationState.FAILED:
-        return f"{row.uid} is {row.state}: {(operation.error or {}).get('message', 'no reason was given')}"
-    return f"cancelled: {operation.cancel_reason}"
+def _last_words(operation: Operation, row: Any) -> str:
+    if operation.state == OperationState.CANCELLED:
+        return f"cancelled: {operation.cancel_reason}"
+    now = f"{row.uid} is {row.state}" if row is not None else f"{operation.subject_uid} is not known any more"
+    if operation.state == OperationState.DONE:
+        return now
+    return f"{now}: {(operation.error or {}).get('message', 'no reason was given')}"
 
 
 def _begin_successor(operation: Operation) -> None:
-    if not operation.superseded_by:
+    waiting = Operation.objects.filter(uid=operation.superseded_by).first() if operation.superseded_by else None
+    if waiting is None:
         return
-    successor = locked(Operation.objects.only("pk").get(uid=operation.superseded_by).pk)
+    successor = locked(waiting.pk)
     if successor.state != OperationState.WAITING:
         return
     verb = register.verb_named(successor.verb)
     OperationSubject.objects.filter(operation=successor, hold=Hold.WAITING).update(hold=Hold.OPEN)
-    row = register.nouns[successor.subject_kind].model.objects.get(uid=successor.subject_uid)
-    _activate(successor, verb, row)
+    try:
+        with transaction.atomic():
+            row = register.nouns[successor.subject_kind].model.objects.get(uid=successor.subject_uid)
+            _activate(successor, verb, row)
+    except DATABASE_ERRORS:
+        raise
+    except Exception as exc:  # the end of the one before must be written all the same
+        log.exception("an operation could not begin", operation=successor.uid)
+        successor.error = told(foreseen(exc), step="")
+        successor.save(update_fields=["error"])
+        _finish(successor, OperationState.FAILED)
 
 
 # --- cancel, observe -------------------------------------------------------------------------------------------
@@ -293,7 +352,7 @@ def cancel(operation: Operation, *, reason: str, superseded_by: str = "") -> Non
         if operation.ended_at is not None:
             return
         operation.cancel_reason = operation.cancel_reason or reason
-        operation.superseded_by = operation.superseded_by or superseded_by
+        operation.superseded_by = superseded_by or operation.superseded_by
         operation.save(update_fields=["cancel_reason", "superseded_by"])
         note_of(operation, "cancel", f"asked to stop: {reason}")
         in_hand = Step.objects.filter(operation=operation, state__in=[StepState.RUNNING, StepState.UNDOING])

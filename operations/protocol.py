@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import random
 import secrets
-import traceback
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import structlog
-from django.conf import settings
-from django.db import DatabaseError, InterfaceError, close_old_connections, connection, transaction
+from django.core.exceptions import ObjectDoesNotExist
+from django.db import close_old_connections, connection, transaction
 from django.db.models import F
 from django.db.models.functions import Coalesce, Now
 
 from core.claim import claim
-from core.database import unreachable
-from core.errors import Cancelled, Fenced, Permanent, Transient, Unreachable, WorkError
+from core.database import DATABASE_ERRORS, unreachable
+from core.errors import Cancelled, Fenced, Transient, Unreachable, WorkError
 from operations import engine, register, timing
 from operations.bell import ring
 from operations.events import note_of
+from operations.faults import foreseen, told
 from operations.keeper import keeper
 from operations.locks import subject_lock
 from operations.models import Operation, Step
@@ -47,7 +47,6 @@ class Outcome:
 
     word: str
     result: dict[str, Any] = field(default_factory=dict)
-    fault: WorkError | None = None
     error: dict[str, Any] | None = None
 
 
@@ -71,6 +70,10 @@ def _claimed(step_id: int, attempt: int, mine: str) -> StepRun | None:
     }
     waiting = Step.objects.filter(pk=step_id, attempt=attempt, worker="")
     with transaction.atomic():
+        # Under the operation's lock, so that a cancel sees the step either queued or in hand.
+        operation = Operation.objects.select_for_update(of=("self",)).filter(steps=step_id).first()
+        if operation is None:
+            return None
         claimed = (
             claim(waiting.filter(state=StepState.QUEUED), state=StepState.RUNNING, **changes)
             or claim(waiting.filter(state=StepState.UNDOING, queued_at__isnull=False), **changes)
@@ -78,12 +81,11 @@ def _claimed(step_id: int, attempt: int, mine: str) -> StepRun | None:
         )
         if not claimed:
             return None
-        step = Step.objects.select_related("operation").get(pk=step_id)
-        if step.operation.state == OperationState.QUEUED:
-            Operation.objects.filter(pk=step.operation_id, state=OperationState.QUEUED).update(
-                state=OperationState.RUNNING, started_at=Now()
-            )
-    return StepRun(step, step.operation)
+        if operation.state == OperationState.QUEUED:
+            operation.state = OperationState.RUNNING
+            Operation.objects.filter(pk=operation.pk).update(state=operation.state, started_at=Now())
+        step = Step.objects.get(pk=step_id)
+    return StepRun(step, operation)
 
 
 def _attempt(run: StepRun) -> tuple[int, int] | None:
@@ -92,13 +94,25 @@ def _attempt(run: StepRun) -> tuple[int, int] | None:
         operation=run.operation.uid, step=run.step.task, attempt=run.step.attempt, node=run.step.node or None
     )
     try:
-        with words, keeper.keeping(run), subject_lock(run.subject_uid, run.pause):
-            outcome = _work(task, run)
-            return until_known(partial(_settle, task, run, outcome), f"end of {run.tag}")
+        with words, keeper.keeping(run), ExitStack() as held:
+            outcome = _waited(held, run) or _work(task, run)
+            return _say(task, run, outcome)
     except Fenced as fenced:
         log.warning("this attempt was given to someone else; nothing is written", reason=fenced.message)
-    except (Cancelled, Stopping, Transient) as early:  # while waiting for the subject's lock
-        return until_known(partial(_settle, task, run, _outcome_of(early, run)), f"end of {run.tag}")
+    return None
+
+
+def _waited(held: ExitStack, run: StepRun) -> Outcome | None:
+    """Wait until no other attempt works on the subject; an Outcome when the wait was ended. The lock goes to `held`."""
+    try:
+        held.enter_context(subject_lock(run.subject_uid, run.pause))
+    except Fenced:
+        raise
+    except Transient as too_long:
+        fault = Transient(f"an earlier attempt still works on {run.subject_uid}: {too_long.message}")
+        return _outcome_of(fault, run)
+    except WorkError as early:
+        return _outcome_of(early, run)
     return None
 
 
@@ -116,14 +130,14 @@ def _work(task: StepTask, run: StepRun) -> Outcome:
             log.warning("work waits for the database", error=away.message)
         except WorkError as fault:
             return _outcome_of(fault, run)
-        except (DatabaseError, InterfaceError) as exc:
+        except DATABASE_ERRORS as exc:
             if not unreachable(exc):
-                return _outcome_of(_bug(exc), run)
+                return _outcome_of(foreseen(exc), run)
             log.warning("work waits for the database", error=str(exc).strip())
             connection.close()
         except Exception as exc:
             log.exception("a step failed in a way that nobody foresaw")
-            return _outcome_of(_bug(exc), run)
+            return _outcome_of(foreseen(exc), run)
         try:
             run.pause(PAUSE_UNREACHABLE_S)
         except Fenced:
@@ -132,68 +146,57 @@ def _work(task: StepTask, run: StepRun) -> Outcome:
             return _outcome_of(fault, run)
 
 
-def _bug(exc: Exception) -> Permanent:
-    fault = Permanent(
-        f"{type(exc).__name__}: {exc}",
-        advice="This is a defect of the software: please report it with this story.",
-    )
-    fault.__traceback__ = exc.__traceback__
-    return fault
-
-
 def _outcome_of(fault: WorkError, run: StepRun) -> Outcome:
-    error = {
-        "class": type(fault).__name__,
-        "message": fault.message,
-        "advice": fault.advice,
-        "step": run.step.task,
-        "place": _place(fault),
-    }
+    error = told(fault, step=run.step.task)
     if isinstance(fault, Cancelled):
-        return Outcome("cancelled", fault=fault, error=error)
+        return Outcome("cancelled", error=error)
     if isinstance(fault, Stopping):
-        return Outcome("stopped", fault=fault, error=error)
+        return Outcome("stopped", error=error)
     if isinstance(fault, Transient) and run.step.retries_left > 0:
-        return Outcome("retried", fault=fault, error=error)
-    return Outcome("failed", fault=fault, error=error)
-
-
-def _place(fault: BaseException) -> str:
-    """Where it was raised: "volumes/tasks.py:41 in fetch_image", the innermost line of ours."""
-    root = Path(settings.BASE_DIR)
-    frames = traceback.extract_tb(fault.__traceback__)
-    ours = [frame for frame in frames if root in Path(frame.filename).parents and ".venv" not in frame.filename]
-    if not (ours or frames):
-        return ""
-    frame = (ours or frames)[-1]
-    path = Path(frame.filename)
-    shown = path.relative_to(root) if root in path.parents else path.name
-    return f"{shown}:{frame.lineno} in {frame.name}"
+        return Outcome("retried", error=error)
+    return Outcome("failed", error=error)
 
 
 # --- settle ----------------------------------------------------------------------------------------------------
 
 
+def _say(task: StepTask, run: StepRun, outcome: Outcome) -> tuple[int, int] | None:
+    """Settle until it is known; when the rows refuse the result, that is how the step failed."""
+    try:
+        return until_known(partial(_settle, task, run, outcome), f"end of {run.tag}")
+    except Fenced:
+        raise
+    except Exception as exc:
+        log.exception("the end of a step could not be written in a way that nobody foresaw")
+        outcome = Outcome("failed", error=told(foreseen(exc), step=run.step.task))
+        return until_known(partial(_settle, task, run, outcome), f"failure of {run.tag}")
+
+
 def _settle(task: StepTask, run: StepRun, outcome: Outcome) -> tuple[int, int] | None:
     """Write the end of this attempt and what follows, in one transaction; (step, attempt) to go on with inline."""
     close_old_connections()
-    with transaction.atomic(durable=not _in_test_transaction()):
-        operation = engine.locked(run.operation.pk)
-        step = Step.objects.get(pk=run.step.pk)
-        if step.attempt != run.step.attempt or step.worker != run.step.worker:
-            if _told_already(step, run):
-                bell = _waiting_bell(operation)
-            else:
-                raise Fenced(f"attempt {run.step.attempt} of {run.step.task} was given to someone else")
-        elif step.ended_at is not None:
-            bell = _waiting_bell(operation)  # an earlier try of ours had been written
-        else:
-            bell = _write(task, run, outcome, operation, step)
+    with transaction.atomic(durable=True):
+        operation, step = _mine(run)
+        # An earlier try of ours may have been written, and what it was to ring not been rung.
+        bell = _write(task, run, outcome, operation, step) if step is not None else _waiting_bell(operation)
     return _follow(run, bell)
 
 
-def _in_test_transaction() -> bool:
-    return connection.in_atomic_block
+def _mine(run: StepRun) -> tuple[Operation, Step | None]:
+    """The operation under its lock, and the step while this attempt has it; None: its end is written already.
+
+    Raises Fenced when somebody else has the step now.
+    """
+    try:
+        operation = engine.locked(run.operation.pk)
+        step = Step.objects.get(pk=run.step.pk)
+    except ObjectDoesNotExist as gone:
+        raise Fenced(f"{run.operation.uid} is not there any more") from gone
+    if (step.attempt, step.worker) == (run.step.attempt, run.step.worker):
+        return operation, None if step.ended_at is not None else step
+    if _told_already(step, run):
+        return operation, None
+    raise Fenced(f"attempt {run.step.attempt} of {run.step.task} was given to someone else")
 
 
 def _told_already(step: Step, run: StepRun) -> bool:
@@ -214,6 +217,8 @@ def _waiting_bell(operation: Operation) -> engine.Bell | None:
 
 
 def _write(task: StepTask, run: StepRun, outcome: Outcome, operation: Operation, step: Step) -> engine.Bell | None:
+    if operation.cancel_reason and not run.undoing and outcome.word in ("retried", "stopped"):
+        outcome = replace(outcome, word="cancelled")  # nobody wants a next attempt
     step.commands = run.commands
     step.progress_done, step.progress_total, step.progress_unit = run.done, run.total, run.unit
     step.attempts.append(_attempt_record(step, operation, outcome))
@@ -224,20 +229,20 @@ def _write(task: StepTask, run: StepRun, outcome: Outcome, operation: Operation,
             return step.pk, step.attempt, step.task, step.node, step.lane
         return None  # the sweep rings when the pause is over
     step.ended_at = operation.db_now
-    step.result = outcome.result
-    step.error = outcome.error
     if run.undoing:
         return _write_undone(task, run, outcome, operation, step)
     step.state = {"done": StepState.DONE, "failed": StepState.FAILED, "cancelled": StepState.CANCELLED}[outcome.word]
+    step.result, step.error = outcome.result, outcome.error
     step.save()
     if outcome.word == "done":
         if task.on_settle is not None:
             task.on_settle(run, outcome.result)
         engine.move(step.settles)
         return engine.advance(operation)
-    if outcome.word == "cancelled":
+    if outcome.word == "failed":
+        note_of(operation, "step_failed", f"{step.task} failed: {outcome.error['message']}")
+    if operation.cancel_reason or outcome.word == "cancelled":
         return engine.end(operation, OperationState.CANCELLED)
-    note_of(operation, "step_failed", f"{step.task} failed: {outcome.error['message']}")
     return engine.end(operation, OperationState.FAILED, error=outcome.error)
 
 
@@ -276,12 +281,13 @@ def _write_undone(
 ) -> engine.Bell | None:
     if outcome.word == "done":
         step.state = StepState.UNDONE
-        operation.undone.append(outcome.result["undone"])
         step.result = {}
+        operation.undone.append(outcome.result["undone"])
         if task.on_undone is not None:
             task.on_undone(run)
     else:
         step.state = StepState.FAILED
+        step.error = outcome.error
         operation.held.append(f"{step.task} could not be undone: {outcome.error['message']}")
     step.save()
     operation.save(update_fields=["undone", "held"])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from django.db import transaction
 
+from core.errors import Permanent
 from operations import engine, timing
 from operations.bell import ring
 from operations.events import note_of
+from operations.faults import told
 from operations.models import Step
 from operations.states import OperationState, StepState
 
@@ -49,14 +51,11 @@ def _next(operation: engine.Operation, step: Step, why: str) -> engine.Bell | No
         return engine.end(operation, OperationState.CANCELLED)
     if step.losses < timing.MOST_LOSSES:
         return step.pk, step.attempt, step.task, step.node, step.lane
-    error = {
-        "class": "Permanent",
-        "message": f"{step.task} lost its worker {step.losses} times; last: {why}",
-        "advice": "Look at the log of the lane and at the memory of the node before trying again.",
-        "step": step.task,
-        "place": "",
-    }
-    step.error = error
+    fault = Permanent(
+        f"{step.task} lost its worker {step.losses} times; last: {why}",
+        advice="Look at the log of the lane and at the memory of the node before trying again.",
+    )
+    step.error = error = told(fault, step=step.task)
     step.ended_at = operation.db_now
     undoing = step.state == StepState.UNDOING
     step.state = StepState.FAILED

@@ -31,9 +31,10 @@ class StepRun:
         self.operation = operation
         self.undoing = step.state == StepState.UNDOING
         self.commands: list[dict[str, Any]] = list(step.commands)
-        self.done: int | None = None
-        self.total: int | None = None
-        self.unit = ""
+        # What an earlier attempt said stays until this one knows better; an undo says nothing.
+        self.done: int | None = step.progress_done
+        self.total: int | None = step.progress_total
+        self.unit = step.progress_unit
         self.moved = 0  # counts proofs of life, for the keeper
         self._stop: WorkError | None = None
         self._stopped = threading.Event()

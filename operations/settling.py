@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import structlog
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import connection
 
-from core.database import unreachable
+from core.database import DATABASE_ERRORS, unreachable
 
 log = structlog.get_logger()
 
@@ -29,7 +29,7 @@ def until_known(write: Callable[[], T], what: str) -> T:
     while True:
         try:
             return write()
-        except (DatabaseError, InterfaceError) as exc:
+        except DATABASE_ERRORS as exc:
             if not unreachable(exc):
                 raise
             log.warning("the database did not answer; the word waits, the work is safe", what=what, error=str(exc))
