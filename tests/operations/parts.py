@@ -1,0 +1,155 @@
+"""A small noun for the engine's tests: volumes with verbs of our own, whose steps do what the test says.
+
+`acts` holds what a step does, by the name in its parameters; the tests add to it, and worker processes started by the
+tests know those that are defined here: they write into a journal file and wait for files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accounts.models import Account
+from core.errors import Permanent
+from operations import engine, register
+from operations.models import Operation, Step
+from operations.plan import Plan, PlannedStep
+from operations.register import Verb
+from operations.run import StepRun
+from operations.task import step_task
+from volumes.models import Volume
+
+Act = Callable[[StepRun], dict | None]
+
+NODE = "hn-test0001"
+STEPS = {"steps": [{"act": "nothing"}]}
+
+acts: dict[str, Act] = {}
+undos: dict[str, Callable[[StepRun], str]] = {}
+settled: dict[str, Callable[[StepRun, dict], None]] = {}
+
+
+def _act(run: StepRun) -> dict | None:
+    return acts[run.params["act"]](run)
+
+
+def _undo(run: StepRun) -> str:
+    _journal(run, "undo")
+    return undos.get(run.params["act"], lambda run: f"{run.params['act']} was unmade")(run)
+
+
+def _settle(run: StepRun, result: dict) -> None:
+    settled.get(run.params["act"], lambda run, result: None)(run, result)
+
+
+part = step_task("tests.part")(_act)  # is undone when a later step fails
+part.undoes(_undo)
+part.settles(_settle)
+whole = step_task("tests.whole", whole=True)(_act)  # stays when a later step fails
+whole.undoes(_undo)
+plain = step_task("tests.plain")(_act)  # cannot be undone
+
+
+def _plan(volume: Volume, params: dict[str, Any]) -> Plan:
+    return Plan(
+        tuple(
+            PlannedStep(
+                task=f"tests.{one.get('task', 'plain')}",
+                node=one.get("node", NODE),
+                lane=one.get("lane", "ops"),
+                params=one,
+                moves=[["volume", volume.uid, one["moves"]]] if "moves" in one else [],
+                retries=one.get("retries", 2),
+                idle_timeout_s=one.get("idle_timeout_s"),
+                deadline_s=one.get("deadline_s"),
+            )
+            for one in params.get("steps", STEPS["steps"])
+        ),
+        also=tuple(Volume.objects.filter(uid__in=params.get("also", []))),
+    )
+
+
+BUILD = Verb("volume", "build", frozenset({"scheduling"}), "available", _plan, cancelled_to="deleted")
+GROW = Verb("volume", "grow", frozenset({"available"}), "available", _plan, cancelled_to="available")
+REMOVE = Verb(
+    "volume",
+    "remove",
+    frozenset({"available", "error"}),
+    "deleted",
+    _plan,
+    supersedes=lambda params, open_verb: open_verb != "volume.remove",
+)
+
+
+@contextmanager
+def registered() -> Iterator[None]:
+    """The verbs above are verbs of volumes in this block."""
+    verbs = register.nouns["volume"].verbs
+    before = dict(verbs)
+    verbs.update({verb.name: verb for verb in (BUILD, GROW, REMOVE)})
+    try:
+        yield
+    finally:
+        verbs.clear()
+        verbs.update(before)
+
+
+def volume(state: str = "scheduling") -> Volume:
+    """A row to do verbs on."""
+    account = Account.objects.first() or Account.objects.create(name="ours")
+    return Volume.objects.create(account=account, size_bytes=2**20, format="raw", state=state)
+
+
+def begin(subject: Volume, *steps: dict[str, Any], verb: Verb = BUILD, **params: Any) -> Operation:
+    """Begin `verb` with these steps: `{"act": …, "task": "part"|"whole"|"plain", "lane": …}`."""
+    asked = {**params, "steps": list(steps)} if steps else params
+    return engine.begin(verb, subject, requested_by="the tests", params=asked)
+
+
+def steps_of(operation: Operation) -> list[Step]:
+    return list(Step.objects.filter(operation=operation).order_by("position"))
+
+
+# --- what steps do, also in worker processes -----------------------------------------------------------------------
+
+
+def act(name: str) -> Callable[[Act], Act]:
+    """Decorator: make a function what steps with `"act": name` do."""
+
+    def keep(work: Act) -> Act:
+        acts[name] = work
+        return work
+
+    return keep
+
+
+def _journal(run: StepRun, word: str) -> None:
+    if "journal" in run.params:
+        with Path(run.params["journal"]).open("a") as file:
+            file.write(f"{word} {run.step.attempt}\n")
+
+
+@act("nothing")
+def nothing(run: StepRun) -> None:
+    _journal(run, "did")
+
+
+@act("wait")
+def wait(run: StepRun) -> None:
+    """Wait for the file `params["until"]` at safe points."""
+    _journal(run, "began")
+    while not Path(run.params["until"]).exists():
+        run.pause(0.02)
+    _journal(run, "did")
+
+
+@act("refuse")
+def refuse(run: StepRun) -> None:
+    raise Permanent("the disk is made of cheese", advice="Buy another one.")
+
+
+@act("stumble")
+def stumble(run: StepRun) -> None:
+    raise ValueError("nobody thought of this")
