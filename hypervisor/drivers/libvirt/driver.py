@@ -228,6 +228,11 @@ class LibvirtDriver(ABC):
     def guest_began(self, uid: str) -> None:  # noqa: B027
         """A guest was started, or started itself anew."""
 
+    def guest_goes_down(self, uid: str, detail: int) -> None:
+        """A guest is about to end, and only now one can tell that it did not itself wish to."""
+        if detail == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_HOST:
+            self._note_end(uid, Observed.CRASHED, "its process was told to end by a signal")
+
     def guest_ended(self, uid: str, detail: int) -> None:
         """A guest ended; `detail` is libvirt's word of the STOPPED event."""
         self._note_end(uid, *states.of_stopped(detail))
@@ -238,12 +243,13 @@ class LibvirtDriver(ABC):
         """Our domain of that name, None if there is none. Permanent: the name belongs to a stranger."""
         try:
             domain = self.connection.get().lookupByName(uid)
-            if self._is_ours(domain):
-                return domain
+            mark = self._mark(domain)
         except libvirt.libvirtError as error:
             if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 return None
             raise
+        if mark == self.settings.stack:
+            return domain
         raise Permanent(
             f"a domain named {uid} exists that does not belong to the stack {self.settings.stack}",
             advice=f"Whose is it? See `virsh dumpxml {uid}` on the node. It was not touched.",
@@ -251,12 +257,20 @@ class LibvirtDriver(ABC):
 
     def _is_ours(self, domain: libvirt.virDomain) -> bool:
         try:
-            mark = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, MARK_NAMESPACE)
+            return self._mark(domain) == self.settings.stack
         except libvirt.libvirtError as error:
-            if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN_METADATA, libvirt.VIR_ERR_NO_DOMAIN):
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 return False
             raise
-        return stack_of(mark) == self.settings.stack
+
+    def _mark(self, domain: libvirt.virDomain) -> str:
+        """The stack that a domain belongs to, "" when it is a stranger's."""
+        try:
+            return stack_of(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, MARK_NAMESPACE))
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
+                return ""
+            raise
 
     def _tell(self, watch: Watch, *call: str) -> None:
         watch.ran(CommandRecord(argv=("libvirt", *call), exit_code=0))

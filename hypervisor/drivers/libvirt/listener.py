@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -10,12 +11,15 @@ from typing import TYPE_CHECKING
 
 import libvirt
 
-from hypervisor.contract import Observation, Transient
+from hypervisor.contract import Observation, Permanent, Transient
 
 if TYPE_CHECKING:
     from hypervisor.drivers.libvirt.driver import LibvirtDriver
 
-STARTS = {libvirt.VIR_DOMAIN_EVENT_STARTED}
+logger = logging.getLogger(__name__)
+
+# Definitions come and go while we start and clear up guests: they say nothing about the guest.
+OF_NO_CONCERN = {libvirt.VIR_DOMAIN_EVENT_DEFINED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED}
 CLOSED = {
     libvirt.VIR_CONNECT_CLOSE_REASON_ERROR: "an error on the line",
     libvirt.VIR_CONNECT_CLOSE_REASON_EOF: "libvirtd went away",
@@ -77,7 +81,7 @@ class Listener:
     # On our thread ------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        reason = None
+        reason: str | None = "listening failed: the log of this process says how"
         try:
             while isinstance(news := self._news.get(), tuple):
                 self._take(*news)
@@ -91,13 +95,20 @@ class Listener:
 
     def _take(self, uid: str, event: int, detail: int) -> None:
         driver = self._driver
-        if not driver.notes.knows(uid):
-            return  # a foreign domain
-        if event in STARTS:
-            driver.guest_began(uid)
-        elif event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
-            driver.guest_ended(uid, detail)
-        self._heard(driver.observe(uid))
+        if event in OF_NO_CONCERN or not driver.notes.knows(uid):
+            return
+        try:
+            if event == libvirt.VIR_DOMAIN_EVENT_STARTED:
+                driver.guest_began(uid)
+            elif event == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN:
+                driver.guest_goes_down(uid, detail)
+            elif event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
+                driver.guest_ended(uid, detail)
+            seen = driver.observe(uid)
+        except Permanent as fault:
+            logger.warning("an event of %s was not understood: %s", uid, fault.message)
+        else:
+            self._heard(seen)
 
     def _close(self) -> None:
         self._driver.attend_no_more()

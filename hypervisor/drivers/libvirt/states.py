@@ -24,7 +24,6 @@ PAUSED_BECAUSE = {
     libvirt.VIR_DOMAIN_PAUSED_SHUTTING_DOWN: "shutting down",
     libvirt.VIR_DOMAIN_PAUSED_SNAPSHOT: "snapshot",
     libvirt.VIR_DOMAIN_PAUSED_CRASHED: "crashed",
-    libvirt.VIR_DOMAIN_PAUSED_STARTING_UP: "starting up",
 }
 SHUTOFF_BECAUSE = {
     libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: (Observed.HALTED, "powered off"),
@@ -48,6 +47,8 @@ STOPPED_BECAUSE = {
 
 def of_domain(state: int, detail: int) -> tuple[Observed, str]:
     """State and reason of a domain as virDomainGetState tells them."""
+    if (state, detail) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP):
+        return Observed.RUNNING, "starting up"
     if state in (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED):
         return Observed.PAUSED, PAUSED_BECAUSE.get(detail, "unknown")
     if state in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED, libvirt.VIR_DOMAIN_SHUTDOWN):
