@@ -138,9 +138,11 @@ def _start_product(stack: Stack, content: dict[str, Any], lock: int) -> dict[str
             raise StackError(f"{program} cannot start: {taken}.")
     if all(supervisor.state(program) not in COMING for program in NODE):
         content = claim.renew_start_id(stack, content)
-    manage(stack, lock, "migrate", "bring the tables up to date", "migrate", "--noinput", "--verbosity", "0")
-    manage(stack, lock, "node", "see what this machine can do", "node", "join", inside=True)
-    manage(stack, lock, "prepare", "operator, account, network and storage", "prepare_stack")
+    manage(
+        stack, "migrate", "bring the tables up to date", "migrate", "--noinput", "--verbosity", "0", inherited=(lock,)
+    )
+    manage(stack, "node", "see what this machine can do", "node", "join", inside=True, inherited=(lock,))
+    manage(stack, "prepare", "operator, account, network and storage", "prepare_stack", inherited=(lock,))
     programs = (*CONTROL_PLANE, *NODE)
     for program in programs:
         supervisor.begin(program)
@@ -154,10 +156,13 @@ def _port(content: dict[str, Any], program: str) -> int:
     return {"web": content["port"], "files": content["files_port"]}[program]
 
 
-def manage(stack: Stack, lock: int, name: str, does: str, *words: str, inside: bool = False) -> None:
+def manage(
+    stack: Stack, name: str, does: str, *words: str, inside: bool = False, inherited: tuple[int, ...] = ()
+) -> None:
     """Runs one command of manage.py as a stage; what it prints goes to a log that the error names.
 
-    It holds the lock until it ends. `inside`: in the stack's mount namespace, where the node's files are mounted.
+    `inside`: in the stack's mount namespace, where the node's files are mounted. `inherited`: descriptors of locks
+    that it holds until it ends.
     """
     log = stack.log(f"setup-{name}")
     argv = [sys.executable, "manage.py", *words]
@@ -171,7 +176,7 @@ def manage(stack: Stack, lock: int, name: str, does: str, *words: str, inside: b
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            pass_fds=(lock,),
+            pass_fds=inherited,
             check=False,
         )
     if done.returncode != 0:
