@@ -14,6 +14,7 @@ from instances.states import InstanceState, Wanted
 from networks import leases
 from operations.models import Operation
 from operations.register import Verb
+from volumes import tasks as volumes
 
 S = InstanceState
 
@@ -38,13 +39,27 @@ def _give_back(instance: Instance, operation: Operation) -> None:
     Instance.objects.filter(pk=instance.pk).update(slot=None, terminated_at=Now())
 
 
-def _always(params: dict[str, Any], open_verb: str) -> bool:
-    return True
+def _end_launch(instance: Instance, operation: Operation) -> None:
+    """A cancelled launch leaves nothing, a failed one says what it still holds."""
+    if instance.state == S.ERROR:
+        leases_held = ", ".join(instance.vifs.filter(lease__isnull=False).values_list("lease__ipv4", flat=True))
+        operation.held.append(
+            f"{instance.uid} keeps its room on {instance.node} and its addresses ({leases_held}) until it is terminated"
+        )
+    elif instance.state == S.TERMINATED:
+        if operation.steps.filter(task=volumes.build_volume.name, claimed_at=None).exists():
+            for link in instance.attachments.select_related("volume__node"):
+                volumes.mark_deleted(link.volume)  # it was promised only; one that was begun is undone by its step
+        _give_back(instance, operation)
+
+
+def _unless_terminating(params: dict[str, Any], open_verb: str) -> bool:
+    return open_verb != TERMINATE.full_name
 
 
 def _when_forced(params: dict[str, Any], open_verb: str) -> bool:
-    """Pulling the plug ends whatever waits for the guest, but a launch has no guest yet: that is for terminate."""
-    return bool(params.get("force")) and open_verb != LAUNCH.full_name
+    """Pulling the plug ends what waits for the guest; a launch has none yet, and a terminate must not be stopped."""
+    return bool(params.get("force")) and open_verb in (POWERON.full_name, POWEROFF.full_name)
 
 
 def _verb(name: str, frm: set[str], to: str, plan: Any, **rest: Any) -> Verb:
@@ -53,7 +68,7 @@ def _verb(name: str, frm: set[str], to: str, plan: Any, **rest: Any) -> Verb:
 
 #                 name         from                              to            plan
 LAUNCH = _verb(
-    "launch", {S.SCHEDULING}, S.RUNNING, plans.launch, cancelled_to=S.TERMINATED, on_end=_give_back, offered=False
+    "launch", {S.SCHEDULING}, S.RUNNING, plans.launch, cancelled_to=S.TERMINATED, on_end=_end_launch, offered=False
 )
 POWERON = _verb(
     "poweron", {S.HALTED}, S.RUNNING, plans.poweron, failed_to=S.HALTED, cancelled_to=S.HALTED, on_begin=_want_running
@@ -72,7 +87,7 @@ TERMINATE = _verb(
     {S.RUNNING, S.HALTED, S.ERROR},
     S.TERMINATED,
     plans.terminate,
-    supersedes=_always,
+    supersedes=_unless_terminating,
     on_begin=_want_halted,
     on_end=_give_back,
 )
