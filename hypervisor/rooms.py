@@ -38,21 +38,21 @@ def place(need: Need, *, only: str = "") -> Node:
     A candidate lost to someone faster means the next one.
     """
     for candidate in rank(candidates([only] if only else []), need):
-        if _take(candidate.uid, need):
-            return Node.objects.get(uid=candidate.uid)
+        node = Node.objects.get(uid=candidate.uid)
+        if _take(node, need):
+            return node
     raise NoRoom("No room: other requests took the last fitting node a moment ago; try again.")
 
 
-def _take(uid: str, need: Need) -> bool:
+def _take(node: Node, need: Need) -> bool:
+    """One UPDATE of the room's own row: no lock stays on a node that is too full, so two placements cannot deadlock."""
     room = NodeRoom.objects.filter(
-        node__uid=uid,
-        vcpus_used__lte=F("node__vcpus") - need.vcpus,
-        memory_mib_used__lte=F("node__memory_mib") - need.memory_mib,
-        disk_bytes_used__lte=F("node__disk_bytes") - need.disk_bytes,
+        pk=node.pk,
+        vcpus_used__lte=node.vcpus - need.vcpus,
+        memory_mib_used__lte=node.memory_mib - need.memory_mib,
+        disk_bytes_used__lte=node.disk_bytes - need.disk_bytes,
     )
-    # An UPDATE with a join goes through a subquery, which would look at the row before its lock.
-    locked = NodeRoom.objects.select_for_update().filter(node__uid=uid).values_list("pk", flat=True)
-    return bool(list(locked)) and claim(
+    return claim(
         room,
         vcpus_used=F("vcpus_used") + need.vcpus,
         memory_mib_used=F("memory_mib_used") + need.memory_mib,
