@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from django.db import transaction
 from django.db.models.functions import Now
 
 from core.claim import claim
@@ -30,11 +31,16 @@ def mark_silent(good_for_s: float) -> None:
     too_old = Now() - timedelta(seconds=SILENT_AFTER_S)
     for pulse in NodePulse.objects.filter(status=NodeStatus.ONLINE, heartbeat_at__lt=too_old).select_related("node"):
         silent = NodePulse.objects.filter(pk=pulse.pk, status=NodeStatus.ONLINE, heartbeat_at=pulse.heartbeat_at)
-        if claim(silent, status=NodeStatus.OFFLINE):
-            node = pulse.node
-            note("node", node.uid, "node.offline", f"{node} has been silent since {pulse.heartbeat_at:%H:%M:%S} UTC")
-            for listener in listeners.on_silent:
-                listener(node)
+        with transaction.atomic():  # what follows from silence is told once, and not forgotten half-way
+            if claim(silent, status=NodeStatus.OFFLINE):
+                _tell_silence(pulse)
+
+
+def _tell_silence(pulse: NodePulse) -> None:
+    node = pulse.node
+    note("node", node.uid, "node.offline", f"{node} has been silent since {pulse.heartbeat_at:%H:%M:%S} UTC")
+    for listener in listeners.on_silent:
+        listener(node)
 
 
 def beat(node: Node) -> None:

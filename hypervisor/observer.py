@@ -20,12 +20,12 @@ from pathlib import Path
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, close_old_connections, connection
+from django.db import close_old_connections, connection
 from django.db.models import Q
 from django.db.models.functions import Now
 
 from core.claim import claim
-from core.database import unreachable
+from core.database import DATABASE_ERRORS, unreachable
 from core.errors import WorkError
 from hypervisor import listeners, liveness, local
 from hypervisor.contract import Observation
@@ -51,6 +51,7 @@ class Observer:
         self._deaf: dict[str, float] = {}  # hypervisors that cannot be listened to, and when to try again
         self._unlisten: dict[str, Callable[[], None]] = {}
         self._beat_at = self._looked_at = 0.0
+        self._is_open = False  # its lanes work for this boot and start
         self._me = f"{platform.node()}:{os.getpid()}"
 
     def run(self) -> None:
@@ -84,11 +85,13 @@ class Observer:
         boot_id, start_id = BOOT_ID.read_text().strip(), settings.STACK["start_id"]
         self._node.refresh_from_db()
         if (self._node.boot_id, self._node.start_id) == (boot_id, start_id):
+            self._is_open = True
             return
-        note("node", self._node.uid, "node.start", f"{self._node} starts anew")
         for listener in listeners.on_start:
             listener(self._node)
         Node.objects.filter(pk=self._node.pk).update(boot_id=boot_id, start_id=start_id)
+        self._is_open = True
+        note("node", self._node.uid, "node.start", f"{self._node} started anew")
         log.info("the node starts anew; its lanes are open", node=self._node.uid)
 
     # --- the loop ----------------------------------------------------------------------------------------------
@@ -99,6 +102,8 @@ class Observer:
             if now >= again_at:
                 self._listen(hypervisor)
         if now - self._beat_at >= liveness.HEARTBEAT_S:
+            if not self._is_open:  # a hypervisor could not be asked at the first try
+                self._insist(self._start_if_new)
             self._insist(self._beat)
         if now - self._looked_at >= liveness.OBSERVE_EVERY_S:
             self._insist(self._tend)
@@ -169,7 +174,7 @@ class Observer:
             except WorkError as fault:
                 log.warning("the node cannot be observed now; nothing is concluded", why=fault.message)
                 return
-            except (DatabaseError, InterfaceError) as exc:
+            except DATABASE_ERRORS as exc:
                 if not unreachable(exc):
                     raise
                 log.warning("the database did not answer; what was seen is kept", error=str(exc).strip())

@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator
 
 import structlog
+from django.db import transaction
 from django.db.models.functions import Now
 
 from core.errors import Conflict, Refusal
 from hypervisor import local
 from hypervisor.contract import Observation, Observed, Transient
 from hypervisor.models import Node
-from hypervisor.reconcile import Belief, Kind, compare
+from hypervisor.reconcile import ENDED, Belief, Kind, compare
 from instances.models import Instance
 from instances.states import MOVING, InstanceState, Wanted
 from instances.verbs import POWEROFF, POWERON
@@ -35,23 +36,59 @@ def seen(node: Node, look: Observation) -> None:
     if instance is None:
         _stray(node, look)
         return
+    if _contradicts(instance, look):
+        look = _newest(instance, look)
     _write_observed(instance, look)
     if look.state is Observed.RUNNING:
         evidence = f"{instance.uid} was seen running on {node}: {look.reason or 'started behind our back'}"
         engine.observed(instance, InstanceState.RUNNING, frm=frozenset({InstanceState.HALTED}), evidence=evidence)
-    elif look.state in (Observed.HALTED, Observed.CRASHED, Observed.ABSENT):
+    elif look.state in ENDED:
         _ended(node, instance, look)
+
+
+def _contradicts(instance: Instance, look: Observation) -> bool:
+    if instance.state == InstanceState.RUNNING:
+        return look.state in ENDED
+    return instance.state == InstanceState.HALTED and look.state is Observed.RUNNING
+
+
+def _newest(instance: Instance, look: Observation) -> Observation:
+    """An event may be older than an operation that has ended since: what it tells must still be so.
+
+    If it is, the event's own word is kept, for it knows how the guest ended. Raises Transient when nobody can ask.
+    """
+    now = local.driver(instance.hypervisor).observe(instance.uid)
+    return now if (now.state is Observed.RUNNING) != (look.state is Observed.RUNNING) else look
 
 
 def _ended(node: Node, instance: Instance, look: Observation) -> None:
     evidence = f"{instance.uid} was seen {look.state.value} on {node}: {look.reason or 'no reason known'}"
     running = frozenset({InstanceState.RUNNING})
-    if engine.observed(instance, InstanceState.HALTED, frm=running, evidence=evidence):
-        if look.state is Observed.HALTED:  # the guest's own wish; a crash or a vanished guest says nothing of wishes
+    with transaction.atomic():
+        ended = engine.observed(instance, InstanceState.HALTED, frm=running, evidence=evidence)
+        if ended and look.state is Observed.HALTED:
+            # The guest's own wish; a crash or a vanished guest says nothing of wishes.
             Instance.objects.filter(pk=instance.pk).update(wanted=Wanted.HALTED)
-        with subject_lock(instance.uid, time.sleep):
+    if ended:
+        _release(instance)
+
+
+def _release(instance: Instance) -> None:
+    """Give back what the guest left on its node, unless a step works on it by now: the observer waits for none."""
+    try:
+        with subject_lock(instance.uid, _do_not_wait):
             if engine.holder_of(instance.uid) is None:
                 local.driver(instance.hypervisor).release(instance.uid)
+    except _WorkedOn:
+        log.info("a step works on the guest that ended; it clears up", instance=instance.uid)
+
+
+class _WorkedOn(Exception):
+    """Somebody holds the lock of the subject."""
+
+
+def _do_not_wait(seconds: float) -> None:
+    raise _WorkedOn
 
 
 def _write_observed(instance: Instance, look: Observation) -> None:
@@ -103,9 +140,12 @@ def node_silent(node: Node) -> None:
 
 
 def node_started(node: Node) -> None:
-    """The node starts anew: what ran is gone, and the guests that are wanted running are queued first in its lane."""
+    """The node starts anew: what ran is gone, and the guests that are wanted running are queued first in its lane.
+
+    Raises Transient while a hypervisor cannot be asked; may be called again.
+    """
     for instance in Instance.objects.on_node(node).filter(state=InstanceState.RUNNING):
-        _look_again(node, instance)
+        seen(node, local.driver(instance.hypervisor).observe(instance.uid))
     wanted = Instance.objects.on_node(node).filter(state=InstanceState.HALTED, wanted=Wanted.RUNNING)
     for instance in wanted.order_by("id"):
         try:
