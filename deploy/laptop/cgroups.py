@@ -107,6 +107,13 @@ def _pids_below(top: Path) -> set[int]:
     return found
 
 
+def wake(stack: Stack) -> None:
+    """Lets stopped programs go on: they cannot end in order before they hear about it."""
+    for pid in services(stack):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
 def end(stack: Stack, listed: Callable[[Stack], set[int]]) -> None:
     """Ends what `processes` or `services` lists: asked first, then by force. Raises StackError if something stays."""
     left: set[int] = set()

@@ -119,7 +119,8 @@ def port_holder(port: int) -> tuple[int, str] | None:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if any(str(fd.readlink()) in inodes for fd in (process / "fd").iterdir()):
-                return int(process.name), (process / "comm").read_text().strip()
+                title = (process / "cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
+                return int(process.name), title.rpartition("/")[2] if title.startswith("/") else title
         except OSError:
             continue  # it ended while we looked
     return None

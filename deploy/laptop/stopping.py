@@ -81,6 +81,7 @@ def stop_everything(stack: Stack, content: dict[str, Any], lock: int) -> None:
     print(f"Stopping the stack {stack.name!r}", flush=True)
     stack.run_dir.mkdir(mode=0o755, exist_ok=True)
     stack.going_down.touch()
+    cgroups.wake(stack)
     supervisor = Supervisor(stack)
     if supervisor.is_alive():
         _drain(stack, content, supervisor, lock)
