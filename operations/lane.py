@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 
 import structlog
 from celery import current_app
@@ -17,6 +18,8 @@ from setproctitle import setproctitle
 from core.errors import Unreachable
 from operations.bell import queue_lengths, queue_name
 from operations.keeper import keeper
+from operations.recovery import ask_for_bells
+from operations.settling import until_known
 
 log = structlog.get_logger()
 
@@ -30,6 +33,7 @@ DEAF_GRACE_S = 5.0
 def serve(node: str, lane: str) -> None:
     """Run the worker of a lane until it is told to end. Returns when it has ended in order."""
     setproctitle(f"vdc {lane} {node}".strip())
+    until_known(partial(ask_for_bells, node, lane), f"start of the lane {lane}")
     task_prerun.connect(_fresh_connections, weak=False)
     worker_shutting_down.connect(_hand_back, weak=False)
     threading.Thread(target=_watch_for_deafness, args=(node, lane), name="deaf-watch", daemon=True).start()

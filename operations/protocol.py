@@ -51,9 +51,12 @@ class Outcome:
 
 
 def run_step(step_id: int, attempt: int) -> None:
-    """Answer one bell: run the step, and go on inline with what follows on the same node and lane."""
+    """Answer one bell: run the step, and go on inline with what follows on the same node and lane.
+
+    A process that goes down takes nothing more, not even what it has just handed back; the next one asks for its bells.
+    """
     follow: tuple[int, int] | None = (step_id, attempt)
-    while follow is not None:
+    while follow is not None and not keeper.stopping:
         mine = f"{worker_name()}/{secrets.token_hex(3)}"  # of this one claim: tells our lost answer from a twin's claim
         run = until_known(partial(_claimed, *follow, mine), f"claim of step {follow[0]}")
         follow = _attempt(run) if run else None

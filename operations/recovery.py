@@ -1,4 +1,4 @@
-"""Give a step whose worker vanished to its next attempt: by the lane that starts anew, or by the sweep."""
+"""Give a step whose worker vanished to its next attempt, and lost bells a second ring."""
 
 from __future__ import annotations
 
@@ -73,3 +73,9 @@ def take_over(node: str, lane: str) -> int:
     for step in orphans:
         lose(step, f"its worker {step.worker} ended before the step did")
     return len(orphans)
+
+
+def ask_for_bells(node: str, lane: str) -> None:
+    """A lane that starts: bells that the process before it took along are rung again by the sweep's next round."""
+    waiting = Step.objects.filter(node=node, lane=lane, ended_at=None, worker="", queued_at__isnull=False)
+    waiting.update(rung_at=None, rings=0)
