@@ -49,7 +49,7 @@ class Keeper:
         with self._lock:
             self._runs.add(run)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
+                self._thread = threading.Thread(target=self._keep_while_needed, name="keeper", daemon=True)
                 self._thread.start()
         if self._stopping.is_set():
             run.stop(Stopping("the worker goes down"))
@@ -71,6 +71,15 @@ class Keeper:
     def stopping(self) -> bool:
         return self._stopping.is_set()
 
+    def _keep_while_needed(self) -> None:
+        try:
+            self._keep()
+        finally:  # after a defect, too: the next step starts a new thread
+            with self._lock:
+                if self._thread is threading.current_thread():
+                    self._thread = None
+            connection.close()
+
     def _keep(self) -> None:
         lives: dict[StepRun, _Life] = {}
         ticked_at = time.monotonic()
@@ -81,7 +90,7 @@ class Keeper:
                 runs = list(self._runs)
                 if not runs:
                     self._thread = None
-                    break
+                    return
             passed_s, ticked_at = time.monotonic() - ticked_at, time.monotonic()
             lives = {run: lives.get(run) or _Life(run) for run in runs}
             for run, life in lives.items():
@@ -93,7 +102,6 @@ class Keeper:
                 log.warning("leases could not be renewed; work goes on", error=str(exc).strip())
                 answering = False
                 connection.close()
-        connection.close()
 
 
 class _Life:
