@@ -1,30 +1,17 @@
-"""Bells that the tests answer themselves, an engine that is not in a hurry for minutes, and threads that clean up."""
+"""The verbs and acts of `parts`, put back after each test, and what the tests count and skip."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from operations import bell, protocol, timing
 from operations.models import Step
-from tests.committed import _only_rows, committed_db  # noqa: F401 - fixtures
 from tests.operations import parts
-
-
-class Bells(list):
-    """Every bell as (step id, attempt); `answer` runs what was rung, and what that rings, as a lane would."""
-
-    def send_task(self, task: str, *, args: list[int], queue: str, ignore_result: bool) -> None:
-        self.append(tuple(args))
-
-    def answer(self) -> None:
-        while self:
-            protocol.run_step(*self.pop(0))
+from tests.ringing import _only_rows, bells, committed_db, in_threads, quick  # noqa: F401 - fixtures
 
 
 @pytest.fixture(autouse=True)
@@ -35,37 +22,6 @@ def verbs() -> Iterator[None]:
     for kept, initial in ((parts.acts, before), (parts.undos, {}), (parts.settled, {})):
         kept.clear()
         kept.update(initial)
-
-
-@pytest.fixture
-def bells(committed_db: None, monkeypatch: pytest.MonkeyPatch) -> Bells:  # noqa: F811
-    """Nothing goes to Redis: the test answers the bells. Threads see the rows, for they are committed."""
-    bells = Bells()
-    monkeypatch.setattr(bell, "current_app", bells)
-    monkeypatch.setattr(bell, "_silent_until", 0.0)
-    return bells
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds become hundredths."""
-    for name in ("LEASE_S", "KEEPER_TICK_S", "RETRY_FIRST_S", "RETRY_LAST_S", "SWEEP_TICK_S", "LONGEST_GAP_S", "SCALE"):
-        monkeypatch.setattr(timing, name, getattr(timing, name) / 50)
-    monkeypatch.setattr(protocol, "PAUSE_UNREACHABLE_S", 0.02)
-
-
-@pytest.fixture
-def in_threads() -> Iterator[Callable]:
-    """`in_threads(work, …)` starts each function in a thread with a database connection of its own; futures."""
-
-    def closing(work: Callable[[], object]) -> object:
-        try:
-            return work()
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(32) as pool:
-        yield lambda *works: [pool.submit(closing, work) for work in works]
 
 
 @pytest.fixture
@@ -88,8 +44,8 @@ def pauses_are_over() -> Callable[[], list[tuple[int, int]]]:
 
     def over() -> list[tuple[int, int]]:
         waiting = Step.objects.filter(not_before__isnull=False, worker="", ended_at=None)
-        bells = list(waiting.values_list("pk", "attempt"))
+        may_be_rung = list(waiting.values_list("pk", "attempt"))
         waiting.update(not_before=None)
-        return bells
+        return may_be_rung
 
     return over
