@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -75,9 +74,10 @@ def demo(name: str) -> None:
     for facts in manifest["images"]:
         instance = _instance(facts, _image(facts), key_id)
         addresses[facts["hypervisor"]] = instance["addresses"][0]
+    ssh_config = _write_ssh_config(stack, addresses, private_key)
     for hypervisor, address in addresses.items():
-        _await_answer(hypervisor, address)
-    _say_where_to_look(content, url, addresses, private_key)
+        _await_answer(hypervisor, address, ssh_config)
+    _say_where_to_look(content, url, addresses, ssh_config)
 
 
 def _key(stack: Stack) -> tuple[Path, str]:
@@ -128,11 +128,25 @@ def _running(instance: dict[str, Any]) -> dict[str, Any]:
     return instance
 
 
-def _await_answer(hypervisor: str, address: str) -> None:
+def _write_ssh_config(stack: Stack, addresses: dict[str, str], private_key: Path) -> Path:
+    """Makes `ssh -F <file> demo-lxc` work. Addresses go from guest to guest, so host keys are not remembered."""
+    path = stack.state_dir / "demo-ssh-config"
+    hosts = (
+        f"Host demo-{hypervisor}\n  HostName {address}\n  User root\n  IdentityFile {private_key}\n"
+        for hypervisor, address in addresses.items()
+    )
+    rest = (
+        "Host *\n  IdentitiesOnly yes\n  StrictHostKeyChecking no\n  UserKnownHostsFile /dev/null\n  LogLevel ERROR\n"
+    )
+    path.write_text("".join(hosts) + rest)
+    return path
+
+
+def _await_answer(hypervisor: str, address: str, ssh_config: Path) -> None:
     with stage(hypervisor, f"wait until {address} answers HTTP and ssh"):
         deadline = time.monotonic() + ANSWER_WITHIN_S
         while time.monotonic() < deadline:
-            if _answers_http(address) and _answers_ssh(address):
+            if _answers_http(address) and _answers_ssh(f"demo-{hypervisor}", ssh_config):
                 return
             time.sleep(LOOK_EVERY_S)
         raise DemoError(
@@ -149,17 +163,20 @@ def _answers_http(address: str) -> bool:
         return False
 
 
-def _answers_ssh(address: str) -> bool:
-    try:
-        with socket.create_connection((address, 22), timeout=LOOK_WITHIN_S) as line:
-            return line.recv(4) == b"SSH-"
-    except OSError:
-        return False
+def _answers_ssh(host: str, ssh_config: Path) -> bool:
+    limits = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={LOOK_WITHIN_S}"]
+    asked = subprocess.run(
+        ["ssh", "-F", str(ssh_config), *limits, host, "true"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    return asked.returncode == 0
 
 
-def _say_where_to_look(content: dict[str, Any], url: str, addresses: dict[str, str], private_key: Path) -> None:
+def _say_where_to_look(content: dict[str, Any], url: str, addresses: dict[str, str], ssh_config: Path) -> None:
     operator = content["operator"]
-    ssh = f"ssh -i {private_key} -o StrictHostKeyChecking=accept-new root@{addresses['lxc']}"
+    warnings = [warning for node in items("node") for warning in node["warnings"]]
     print(f"""
 The data center {content["name"]!r} is up.
 
@@ -172,9 +189,11 @@ Worth trying:
 
   .venv/bin/vdc instance list
   .venv/bin/vdc operation list
-  {ssh}
+  ssh -F {ssh_config} demo-lxc
 
 `make down` stops it all and keeps the data; `make demo` brings it back.""")
+    for warning in warnings:
+        print(f"\nNote: {warning}")
 
 
 def main() -> int:
