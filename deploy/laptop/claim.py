@@ -36,11 +36,21 @@ def claim(stack: Stack, port: int | None = None) -> dict[str, Any]:
         elif port is not None and port != content["port"]:
             _refuse_kept_port(stack, port)
             content["port"] = port
+            if content["files_port"] == port:
+                content["files_port"] = machine.free_port(port, machine.other_stacks(stack.name))
         if content["clone"] != str(CLONE) and stack.run_dir.is_dir():
             stack.going_down.touch()  # its clone is gone: what still runs was started from files that are no more
         content["clone"] = str(CLONE)
         content["node_name"] = socket.gethostname()
         stack.state_dir.mkdir(mode=0o755, exist_ok=True)
+        stack.write(content)
+    return content
+
+
+def move_files_port(stack: Stack, content: dict[str, Any]) -> dict[str, Any]:
+    """Takes another free port for the backup storage, which nobody outside of the stack needs to know."""
+    with machine.lock("machine"):
+        content = content | {"files_port": machine.free_port(content["port"], machine.other_stacks(stack.name))}
         stack.write(content)
     return content
 

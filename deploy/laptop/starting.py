@@ -32,8 +32,8 @@ def up(name: str, only: str | None = None, port: int | None = None) -> dict[str,
     _refuse_unfit_machine(stack)
     with machine.lock(f"stack-{name}") as lock:
         content = claim.owned(stack)
-        if content and port not in (None, content["port"]) and Supervisor(stack).is_alive():
-            raise StackError(f"{name!r} runs on port {content['port']}; `make down` first, then choose port {port}.")
+        if content and port not in (None, content["port"]):
+            _make_way_for_port(stack, content, port)
         content = claim.claim(stack, port)
         if stack.going_down.exists():
             stopping.stop_everything(stack, content, lock)  # an interrupted stop is finished before anything starts
@@ -41,6 +41,8 @@ def up(name: str, only: str | None = None, port: int | None = None) -> dict[str,
             print(f"{name!r} is up already.", flush=True)
             return content
         print(f"Starting the stack {name!r} in {stack.state_dir}", flush=True)
+        if only != INFRASTRUCTURE_ONLY:
+            content = _free_ports(stack, content)
         machine.hold_ip_forward(name)
         _make_directories(stack)
         _start_supervisor(stack, content)
@@ -64,6 +66,27 @@ def _refuse_unfit_machine(stack: Stack) -> None:
             f"The disk of /var/lib has {free_bytes >> 20} MiB left; the stack {stack.name!r} needs at least "
             f"{NEEDED_DISK_BYTES >> 20} MiB."
         )
+
+
+def _make_way_for_port(stack: Stack, content: dict[str, Any], port: int) -> None:
+    """The programs learn their ports when supervisor starts."""
+    supervisor = Supervisor(stack)
+    if not supervisor.is_alive():
+        return
+    if supervisor.state("web") in COMING:
+        raise StackError(f"{stack.name!r} runs on port {content['port']}; `make down` first, then choose port {port}.")
+    stack.going_down.touch()
+
+
+def _free_ports(stack: Stack, content: dict[str, Any]) -> dict[str, Any]:
+    """Before anything starts: people know the port of the web, so it stays or is said to be taken."""
+    if taken := health.taken_port(stack, content["port"]):
+        raise StackError(f"web cannot start: {taken}.")
+    if taken := health.taken_port(stack, content["files_port"]):
+        if Supervisor(stack).is_alive():
+            raise StackError(f"files cannot start: {taken}.")
+        content = claim.move_files_port(stack, content)
+    return content
 
 
 def _is_up(stack: Stack, content: dict[str, Any], programs: tuple[str, ...]) -> bool:
@@ -133,9 +156,6 @@ def _start_infrastructure(stack: Stack, content: dict[str, Any], lock: int) -> N
 
 def _start_product(stack: Stack, content: dict[str, Any], lock: int) -> dict[str, Any]:
     supervisor = Supervisor(stack)
-    for program in ("web", "files"):
-        if supervisor.state(program) not in COMING and (taken := health.taken_port(stack, _port(content, program))):
-            raise StackError(f"{program} cannot start: {taken}.")
     if all(supervisor.state(program) not in COMING for program in NODE):
         content = claim.renew_start_id(stack, content)
     manage(
@@ -150,10 +170,6 @@ def _start_product(stack: Stack, content: dict[str, Any], lock: int) -> dict[str
         for program in programs:
             health.await_health(stack, content, program, progress)
     return content
-
-
-def _port(content: dict[str, Any], program: str) -> int:
-    return {"web": content["port"], "files": content["files_port"]}[program]
 
 
 def manage(

@@ -326,12 +326,21 @@ def test_two_ups_at_once_make_one_stack(new_stack: Callable[[], Stack]):
     assert sum("is up already" in words for words in said) == 1
 
 
-def test_a_port_that_is_taken_is_said_with_its_holder(new_stack: Callable[[], Stack]):
+def test_a_port_that_is_taken_is_said_with_its_holder_before_anything_starts(new_stack: Callable[[], Stack]):
     stack = new_stack()
     with socket.create_server(("127.0.0.1", 0)) as door:
         port = door.getsockname()[1]
         with pytest.raises(StackError, match=rf"web cannot start: port {port} is taken by .+ \(pid {os.getpid()}\)"):
             up(stack.name, port=port)
+    assert not stack.run_dir.exists()
+
+
+def test_another_port_can_be_chosen_while_the_web_does_not_run(new_stack: Callable[[], Stack]):
+    stack = new_stack()
+    before = up(stack.name, only="infrastructure")
+    after = up(stack.name, only="infrastructure", port=before["files_port"])
+    assert after["port"] == before["files_port"]
+    assert after["files_port"] not in (after["port"], before["files_port"])
 
 
 def test_a_program_that_cannot_start_says_why(new_stack: Callable[[], Stack]):
