@@ -11,5 +11,5 @@ class HypervisorConfig(AppConfig):
         from hypervisor import liveness
         from operations import register
 
-        register.node_trouble.append(liveness.trouble)
+        register.node_troubles.append(liveness.troubles)
         liveness.register_chore()

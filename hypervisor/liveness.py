@@ -50,12 +50,14 @@ def beat(node: Node) -> None:
         note("node", node.uid, "node.online", f"{node} is online")
 
 
-def trouble(node_uid: str) -> str:
-    """Why the node cannot work now: "node hn-… has been silent since …", or ""."""
-    pulse = NodePulse.objects.filter(node__uid=node_uid).first()
-    if pulse is None:
-        return f"node {node_uid}, which is not known any more"
-    if pulse.status == NodeStatus.OFFLINE:
-        since = f"{pulse.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC" if pulse.heartbeat_at else "it joined"
-        return f"node {node_uid}, silent since {since}"
-    return ""
+def troubles(node_uids: set[str]) -> dict[str, str]:
+    """Why nodes cannot work now: {"hn-…": "node hn-…, silent since …"}, without those that can. One statement."""
+    found = {
+        pulse.node.uid: pulse for pulse in NodePulse.objects.filter(node__uid__in=node_uids).select_related("node")
+    }
+    said = {uid: f"node {uid}, which is not known any more" for uid in node_uids - found.keys()}
+    for uid, pulse in found.items():
+        if pulse.status == NodeStatus.OFFLINE:
+            since = f"{pulse.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC" if pulse.heartbeat_at else "it joined"
+            said[uid] = f"node {uid}, silent since {since}"
+    return said

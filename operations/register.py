@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +56,8 @@ class Noun:
 nouns: dict[str, Noun] = {}
 tasks: dict[str, Any] = {}
 
-# Told by the room that knows nodes: why the node cannot work now ("" if it can).
-node_trouble: list[Callable[[str], str]] = []
+# Told by the room that knows nodes: why these nodes cannot work now, one sentence each; nothing of those that can.
+node_troubles: list[Callable[[set[str]], dict[str, str]]] = []
 
 
 def register_noun(model: Any, verbs: list[Verb]) -> None:
@@ -71,6 +71,7 @@ def verb_named(full_name: str) -> Verb:
     return nouns[noun].verbs[name]
 
 
-def trouble_of(node_uid: str) -> str:
-    """Why this node cannot work now, as a sentence; "" when it can or when there is no node."""
-    return next((said for ask in node_trouble if node_uid and (said := ask(node_uid))), "")
+def troubles_of(node_uids: Iterable[str]) -> dict[str, str]:
+    """Which of these nodes cannot work now, and why, as sentences; "" stands for no node and has no trouble."""
+    asked = {uid for uid in node_uids if uid}
+    return {uid: said for ask in node_troubles if asked for uid, said in ask(asked).items()}

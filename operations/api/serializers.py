@@ -48,14 +48,24 @@ class OperationSerializer(RowSerializer):
             return None
         if operation.state == OperationState.WAITING:
             return "the operation that it supersedes, to stop at its next safe point"
-        waiting = next((step for step in _steps(operation) if step.ended_at is None and step.queued_at), None)
-        if waiting is None or (waiting.worker and not register.trouble_of(waiting.node)):
+        waiting = _waiting(operation)
+        if waiting is None:
             return None
-        if trouble := register.trouble_of(waiting.node):
+        if trouble := self._troubles().get(waiting.node):
             return trouble
+        if waiting.worker:
+            return None
         if waiting.not_before is not None:
             return f"the next attempt of {waiting.task}, at {moment(waiting.not_before)}"
         return f"a free worker of the lane {waiting.lane}" + (f" on node {waiting.node}" if waiting.node else "")
+
+    def _troubles(self) -> dict[str, str]:
+        """What is wrong with the nodes that all shown operations wait for, in one statement."""
+        if "troubles" not in self.context:
+            shown = [self.instance] if self.parent is None else self.parent.instance
+            waiting = [step for operation in shown if (step := _waiting(operation))]
+            self.context["troubles"] = register.troubles_of(step.node for step in waiting)
+        return self.context["troubles"]
 
 
 class StorySerializer(OperationSerializer):
@@ -82,6 +92,13 @@ def _steps(operation: Operation) -> list[Step]:
     if not hasattr(operation, "steps_in_order"):
         operation.steps_in_order = sorted(operation.steps.all(), key=lambda step: step.position)
     return operation.steps_in_order
+
+
+def _waiting(operation: Operation) -> Step | None:
+    """The step that is in hand or next."""
+    if operation.ended_at is not None:
+        return None
+    return next((step for step in _steps(operation) if step.ended_at is None and step.queued_at), None)
 
 
 def event_documents(events: Any) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ def test_a_silent_node_goes_offline_once_with_an_event(silent_node, heard):
     liveness.mark_silent(LONG_S)
     assert (status(silent_node), heard) == ("offline", [silent_node])
     assert Event.objects.filter(name="node.offline", subject_uid=silent_node.uid).count() == 1
-    assert silent_node.uid in liveness.trouble(silent_node.uid)
+    assert silent_node.uid in liveness.troubles({silent_node.uid})[silent_node.uid]
 
 
 def test_while_the_database_was_away_silence_means_nothing(silent_node, heard):
@@ -51,7 +51,7 @@ def test_while_the_database_was_away_silence_means_nothing(silent_node, heard):
 def test_a_node_that_beats_stays_online(heard):
     node = datacenter.node()
     liveness.mark_silent(LONG_S)
-    assert (status(node), heard, liveness.trouble(node.uid)) == ("online", [], "")
+    assert (status(node), heard, liveness.troubles({node.uid})) == ("online", [], {})
 
 
 def test_a_heartbeat_brings_a_node_back_with_one_event(silent_node, heard):
@@ -70,4 +70,4 @@ def test_what_follows_from_silence_is_not_forgotten_when_it_fails(silent_node, m
 
 
 def test_a_node_that_nobody_knows_is_trouble():
-    assert "not known any more" in liveness.trouble("hn-gone0000")
+    assert "not known any more" in liveness.troubles({"hn-gone0000"})["hn-gone0000"]
