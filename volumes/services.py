@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,11 +12,14 @@ from django.db import transaction
 from accounts.models import Account
 from core.claim import claim
 from core.errors import Conflict, Invalid
+from hypervisor.sources import refusal_of, shown
 from operations import engine
 from operations.models import Operation
 from volumes.models import BackupObject, BackupStorage, Image
 from volumes.states import ImageState
 from volumes.verbs import IMPORT
+
+NOT_IN_A_URL = re.compile(r"[\x00-\x20\x7f]")
 
 
 def create_backup_object(
@@ -101,13 +106,32 @@ def import_image(
 
 
 def _check_url(url: str, is_operator: bool) -> None:
-    parts = urlsplit(url)
+    """What can be told from the text alone; the node checks again what names resolve to, and each redirect."""
     schemes = ("http", "https", "file") if is_operator else ("http", "https")
-    if parts.scheme not in schemes or (parts.scheme != "file" and not parts.hostname):
-        raise Invalid(
-            f"{url!r} is no address to import from; it must begin with {' or '.join(f'{s}://' for s in schemes)}.",
-            code="bad_url",
-            field="url",
-        )
-    if parts.username or parts.password:
-        raise Invalid("A URL with a user or password in it is not taken.", code="bad_url", field="url")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as fault:
+        raise _bad_url(f"The URL cannot be read: {fault}.") from fault
+    if parts.username is not None or parts.password is not None:
+        raise _bad_url("A URL with a user or password in it is not taken.")
+    if NOT_IN_A_URL.search(url):
+        raise _bad_url("A URL has no spaces and no control characters; write %20 for a space.")
+    if parts.scheme not in schemes or (parts.scheme != "file" and not host):
+        begins = " or ".join(f"{scheme}://" for scheme in schemes)
+        raise _bad_url(f"{shown(url)!r} is no address to import from; it must begin with {begins}, and name a host.")
+    if not is_operator and (refusal := _refusal(host)):
+        raise _bad_url(f"{host} is {refusal}; images are imported from public addresses only.")
+
+
+def _refusal(host: str) -> str:
+    """Why a host that is written as an address may not be asked; "" if it may, or if it is a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return ""
+    return refusal_of(host)
+
+
+def _bad_url(sentence: str) -> Invalid:
+    return Invalid(sentence, code="bad_url", field="url")

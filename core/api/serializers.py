@@ -21,14 +21,15 @@ class NameField(serializers.CharField):
 class InputSerializer(serializers.Serializer):
     """Reads a body. A field that nobody knows is refused by name: a typing error must not pass for a default."""
 
-    def to_internal_value(self, data: Any) -> dict[str, Any]:
-        if isinstance(data, Mapping):
-            known = [name for name, field in self.fields.items() if not field.read_only]
-            unknown = [str(name) for name in data if name not in known]
-            if unknown:
-                takes = f"This takes {', '.join(known)}." if known else "This takes no fields."
-                raise serializers.ValidationError({unknown[0]: [f"Unknown field. {takes}"]})
-        return super().to_internal_value(data)
+    def run_validation(self, data: Any = serializers.empty) -> dict[str, Any]:
+        if not isinstance(data, Mapping):
+            raise serializers.ValidationError({"non_field_errors": ["The body must be a JSON object: {…}."]})
+        known = [name for name, field in self.fields.items() if not field.read_only]
+        unknown = [str(name) for name in data if name not in known]
+        if unknown:
+            takes = f"This takes {', '.join(known)}." if known else "This takes no fields."
+            raise serializers.ValidationError({unknown[0]: [f"Unknown field. {takes}"]})
+        return super().run_validation(data)
 
 
 class RowSerializer(serializers.ModelSerializer):

@@ -8,6 +8,7 @@ from rest_framework.request import Request
 
 from core.api.views import ApiViewSet
 from core.errors import NotFound
+from core.uid import is_uid
 from hypervisor.api.serializers import NodeSerializer
 from hypervisor.models import Node
 
@@ -26,7 +27,8 @@ class NodeViewSet(ListModelMixin, RetrieveModelMixin, ApiViewSet):
         return Node.objects.select_related("room", "pulse")
 
     def get_object(self) -> Node:
-        node = self.get_queryset().filter(uid=self.kwargs["uid"]).first()
+        uid = self.kwargs["uid"]
+        node = self.get_queryset().filter(uid=uid).first() if is_uid(uid) else None
         if node is None:
-            raise NotFound(f"There is no node {self.kwargs['uid']}.", code="not_found")
+            raise NotFound(f"There is no node {uid}.", code="not_found")
         return node

@@ -128,8 +128,9 @@ class ImageInput(InputSerializer):
             raise serializers.ValidationError({"backup_object": ["Name either a backup object or a url, not both."]})
         if "url" in wish and "format" not in wish:
             raise serializers.ValidationError({"format": ["An import from a URL needs its format: raw or gz."]})
-        if "backup_object" in wish and ("format" in wish or "sha256" in wish):
-            raise serializers.ValidationError({"format": ["Format and digest are those of the backup object."]})
+        for fact in ("format", "sha256"):
+            if "backup_object" in wish and fact in wish:
+                raise serializers.ValidationError({fact: [f"The {fact} of a backup object is known; leave it out."]})
         if wish["hypervisor"] == "lxc" and not wish["init"]:
             raise serializers.ValidationError({"init": ["An lxc image needs its init: busybox or systemd."]})
         return wish
