@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
@@ -10,6 +12,8 @@ from django.contrib.auth.models import Group, User
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import display
@@ -28,26 +32,42 @@ admin.site.unregister(Group)
 class MembershipInline(TabularInline):
     model = Member
     extra = 0
+    hide_title = True
     autocomplete_fields = ["account"]
 
 
 class MemberInline(TabularInline):
     model = Member
     extra = 0
+    hide_title = True
     autocomplete_fields = ["user"]
 
 
 @admin.register(User)
 class UserAdmin(DjangoUserAdmin, ModelAdmin):
+    """Not even the algorithm and the salt of a password are shown; a new one is set on a page of its own."""
+
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
     inlines = [MembershipInline]
+    filter_horizontal = ()
+    readonly_fields = ["new_password", "last_login", "date_joined"]
+    fieldsets = [
+        (None, {"fields": ["username", "new_password", "first_name", "last_name", "email"]}),
+        ("What they may do", {"fields": ["is_active", "is_staff", "is_superuser", "groups", "user_permissions"]}),
+        ("When", {"fields": ["last_login", "date_joined"]}),
+    ]
+
+    @display(description="password")
+    def new_password(self, user: User) -> str:
+        url = reverse("admin:auth_user_password_change", args=[user.pk])
+        return format_html('<a class="text-link" href="{}">Set another one</a>', url)
 
 
 @admin.register(Group)
 class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
-    pass
+    filter_horizontal = ()
 
 
 @admin.register(Account)
@@ -114,6 +134,13 @@ class ApiTokenAdmin(RowAdmin):
     ]
     actions = ["revoke"]
 
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """One button: the next page shows the secret, and nobody should be led past it."""
+        one_button = {"show_save_and_continue": False, "show_save_and_add_another": False}
+        return super().add_view(request, form_url, {**(extra_context or {}), **one_button})
+
     def has_revoke_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("accounts.change_apitoken")
 
@@ -144,7 +171,7 @@ class ApiTokenAdmin(RowAdmin):
             "token": obj,
             "secret": request.token_secret,
         }
-        return TemplateResponse(request, "accounts/token_issued.html", context, headers={"Cache-Control": "no-store"})
+        return TemplateResponse(request, "accounts/token_issued.html", context)
 
 
 @admin.register(SshKeyPair)

@@ -25,6 +25,9 @@ class Account(Row):
     name = models.CharField(max_length=255)
     enabled = models.BooleanField(default=True)
 
+    def __str__(self) -> str:
+        return f"{self.uid} ({self.name})"
+
 
 class Member(models.Model):
     """A person who may act for an account in the web pages."""
@@ -43,7 +46,7 @@ class Member(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.user} as {self.role} of {self.account_id}"
+        return f"{self.user} as {self.role} of {self.account}"
 
 
 class ApiToken(OwnedRow):

@@ -12,7 +12,7 @@ from django.db.models import Model
 from django.forms import ModelForm
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html_join
 from django.utils.text import capfirst
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
@@ -36,6 +36,11 @@ class RowAdmin(ModelAdmin):
     list_disable_select_all = True  # actions are for rows that a person has seen
     may_add: tuple[str, ...] = ()
     may_edit: tuple[str, ...] = ()
+
+    @property
+    def actions_detail_hide_default(self) -> bool:
+        """The button "History" leads to edits by hand."""
+        return not self.may_edit
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str] | tuple[str, ...]:
         return self.may_add if obj is None else super().get_fields(request, obj)
@@ -71,7 +76,7 @@ class RowAdmin(ModelAdmin):
 
     @display(description="account", ordering="account__uid")
     def account_link(self, row: Any) -> str:
-        return format_html("{} {}", row.account.name, link(row.account.uid)) if row.account else NOTHING
+        return link(row.account.uid, row.account.name) if row.account else NOTHING
 
     @display(description="see also")
     def see_also(self, row: Model) -> str:

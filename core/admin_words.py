@@ -27,7 +27,8 @@ def link(uid: str, text: str = "") -> str:
     if model is None:
         return text or uid
     url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_change", args=[quote(uid)])
-    return format_html('<a class="text-link whitespace-nowrap" href="{}">{}</a>', url, text or uid)
+    look = "text-link" if text else "text-link whitespace-nowrap"
+    return format_html('<a class="{}" href="{}">{}</a>', look, url, text or uid)
 
 
 def linked(text: str) -> SafeString:
@@ -41,8 +42,13 @@ def badge(word: str, colours: Mapping[str, str]) -> SafeString:
     return display_for_label(str(word), NOTHING, dict(colours))
 
 
+def age(moment: datetime | None) -> str:
+    """ "3 m 02 s ago", for cells of tables."""
+    return f"{duration((timezone.now() - moment).total_seconds())} ago" if moment else NOTHING
+
+
 def ago(moment: datetime | None) -> str:
     """ "2026-03-01 13:02:11, 3 m 02 s ago"."""
     if moment is None:
         return NOTHING
-    return f"{moment:%Y-%m-%d %H:%M:%S}, {duration((timezone.now() - moment).total_seconds())} ago"
+    return f"{moment:%Y-%m-%d %H:%M:%S}, {age(moment)}"

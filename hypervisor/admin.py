@@ -7,7 +7,7 @@ from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import display
 
 from core.admin import RowAdmin, state_badge, uid_link
-from core.admin_words import NOTHING, ago, linked
+from core.admin_words import NOTHING, age, ago, linked
 from core.units import memory, size
 from hypervisor.models import Node, NodePulse, NodeRoom, NodeStatus
 from operations.past_admin import PastAdmin
@@ -80,7 +80,7 @@ class NodeAdmin(PastAdmin):
 
     @display(description="heartbeat", ordering="pulse__heartbeat_at")
     def heartbeat(self, node: Node) -> str:
-        return ago(node.pulse.heartbeat_at)
+        return age(node.pulse.heartbeat_at)
 
     @display(description="observed")
     def observed(self, node: Node) -> str:

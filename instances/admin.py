@@ -46,13 +46,10 @@ class InstanceAdmin(MovingAdmin):
         "name",
         "state_shown",
         "observed_shown",
-        "addresses",
-        "node_link",
-        "hypervisor",
-        "vcpus",
-        "memory",
-        "image_link",
         "busy_with",
+        "addresses",
+        "size",
+        "node_link",
         "account_link",
         "created_at",
     ]
@@ -69,7 +66,7 @@ class InstanceAdmin(MovingAdmin):
         (None, {"fields": ["uid", "name", "hostname", "state_shown", "error_shown", "busy_with", "wanted"]}),
         (
             "Where it runs",
-            {"fields": ["node_link", "observed_shown", "seen", "hypervisor", "vcpus", "memory", "slot", "room_held"]},
+            {"fields": ["node_link", "observed_shown", "seen", "size", "slot", "room_held"]},
         ),
         (
             "What it is made of",
@@ -93,9 +90,9 @@ class InstanceAdmin(MovingAdmin):
             .prefetch_related("attachments__volume", "vifs__lease", "vifs__network")
         )
 
-    @display(description="memory", ordering="memory_mib")
-    def memory(self, instance: Instance) -> str:
-        return memory(instance.memory_mib)
+    @display(description="size", ordering="memory_mib")
+    def size(self, instance: Instance) -> str:
+        return f"{instance.hypervisor}, {instance.vcpus} vCPU, {memory(instance.memory_mib)}"
 
     @display(description="addresses")
     def addresses(self, instance: Instance) -> str:
@@ -197,6 +194,7 @@ class InstanceAdmin(MovingAdmin):
             **self.admin_site.each_context(request),
             "title": verb.title,
             "opts": self.opts,
+            "original": instances[0] if len(instances) == 1 else None,
             "verb": verb,
             "form": form,
             "instances": instances,

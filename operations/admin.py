@@ -62,23 +62,13 @@ class OperationAdmin(RowAdmin):
     search_help_text = "The beginning of an operation's id, or of the id of what it moves"
     paginator = InfinitePaginator
     fields = [
-        "state_shown",
-        "verb",
-        "subject",
-        "moves",
-        "requested_by",
-        "asked_with",
-        "account_link",
-        "asked",
-        "began",
-        "ended",
-        "cancel_reason",
-        "superseded_by_link",
+        ("state_shown", "verb"),
+        ("moves", "account_link"),
+        ("requested_by", "asked_with"),
+        ("asked", "ran"),
+        ("cancel_reason", "superseded_by_link"),
     ]
     change_form_outer_after_template = "operations/story.html"
-
-    class Media:
-        css = {"all": ["operations/story.css"]}
 
     state_shown = state_badge("state", OPERATION_COLOURS)
     subject = uid_link("subject_uid", "subject")
@@ -105,27 +95,16 @@ class OperationAdmin(RowAdmin):
     def asked(self, operation: Operation) -> str:
         return ago(operation.created_at)
 
-    @display(description="began")
-    def began(self, operation: Operation) -> str:
+    @display(description="ran")
+    def ran(self, operation: Operation) -> str:
         if operation.started_at is None:
             return NOTHING
-        waited = operation.started_at - operation.created_at
-        return f"{operation.started_at:%Y-%m-%d %H:%M:%S}, {duration(waited.total_seconds())} later"
-
-    @display(description="ended")
-    def ended(self, operation: Operation) -> str:
-        if operation.ended_at is None:
-            return NOTHING
-        return f"{operation.ended_at:%Y-%m-%d %H:%M:%S}, after {self.took(operation)}"
-
-    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
-        if obj is None:
-            return []
-        empty = {"cancel_reason": not obj.cancel_reason, "superseded_by_link": not obj.superseded_by}
-        return [name for name in self.fields if not empty.get(name)]
+        until = f"to {operation.ended_at:%H:%M:%S}, " if operation.ended_at else "until now, "
+        return f"{operation.started_at:%H:%M:%S} {until}{self.took(operation)}"
 
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> list[tuple[None, dict[str, Any]]]:
-        return [(None, {"fields": self.get_fields(request, obj)})]
+        was_cancelled = obj is not None and obj.cancel_reason
+        return [(None, {"fields": self.fields if was_cancelled else self.fields[:-1]})]
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None

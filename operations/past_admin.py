@@ -23,9 +23,6 @@ class PastAdmin(RowAdmin):
 
     change_form_outer_after_template = "operations/past.html"
 
-    class Media:
-        css = {"all": ["operations/story.css"]}
-
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:

@@ -58,6 +58,7 @@ WSGI_APPLICATION = "vdcproject.wsgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "vdcproject" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -137,6 +138,9 @@ UNFOLD = {
     "SITE_SUBHEADER": "virtual data center",
     "SITE_SYMBOL": "dns",
     "SITE_URL": None,
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "/static/core/icon.svg"}],
+    "STYLES": ["/static/core/admin.css"],
+    "DASHBOARD_CALLBACK": "vdcproject.front_page.front_page",
     "SHOW_VIEW_ON_SITE": False,
     "BORDER_RADIUS": "6px",
     "SIDEBAR": {"navigation": SIDEBAR},
