@@ -37,11 +37,10 @@ local all postgres peer
 local all all scram-sha-256
 """
 # Roles are made again at every start, so that the password in the stack file is always the right one.
-# CREATEDB: the tests make their databases in this cluster.
 ROLE = """\
 SET log_min_error_statement = 'panic';
 SELECT 'CREATE ROLE {user}' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{user}') \\gexec
-ALTER ROLE {user} LOGIN CREATEDB PASSWORD '{password}';
+ALTER ROLE {user} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD '{password}';
 SELECT 'CREATE DATABASE {database} OWNER {user}'
     WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{database}') \\gexec
 """
