@@ -10,6 +10,7 @@ from operations.bell import ring
 from operations.events import note_of
 from operations.faults import told
 from operations.models import Step
+from operations.ringing import ring_missing, waiting
 from operations.states import OperationState, StepState
 
 
@@ -68,10 +69,14 @@ def _next(operation: engine.Operation, step: Step, why: str) -> engine.Bell | No
 
 
 def take_over(node: str, lane: str) -> int:
-    """A lane that starts and holds its lock: what was running here before is nobody's now. Returns how many steps."""
+    """A lane that starts and holds its lock: what was running here before is nobody's now. Returns how many steps.
+
+    What waits is rung for, too: a worker that goes down can swallow a bell, even that of the step it hands back.
+    """
     orphans = list(Step.objects.filter(node=node, lane=lane, ended_at=None).exclude(worker=""))
     for step in orphans:
         lose(step, f"its worker {step.worker} ended before the step did")
+    ring_missing(waiting().filter(node=node, lane=lane))
     return len(orphans)
 
 

@@ -9,28 +9,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 
 import structlog
 from django.db import connection
-from django.db.models import Case, DurationField, ExpressionWrapper, F, Q, Value, When
-from django.db.models.functions import Least, Now, Power
+from django.db.models.functions import Now
 
 from core.database import DATABASE_ERRORS, unreachable
-from core.errors import Unreachable
 from operations import timing
-from operations.bell import queue_lengths, ring
 from operations.models import Step
 from operations.pruning import PRUNE_EVERY_S, prune
 from operations.recovery import lose
+from operations.ringing import overdue, ring_missing
 
 log = structlog.get_logger()
 
 ADVISORY_LOCK = 0x76646373  # "vdcs"
-MOST_DOUBLINGS = 10  # of the pause between rings; more would overflow after days
 
 
 @dataclass(slots=True)
@@ -124,36 +119,8 @@ def _alone(what: str, work: Callable[[], None]) -> None:
 
 
 def ring_again() -> None:
-    """Ring for steps whose pause is over or whose bell was not answered, where fewer bells than steps wait."""
-    waiting = Step.objects.filter(ended_at=None, worker="", queued_at__isnull=False).exclude(not_before__gt=Now())
-    pause_is_over = Q(rung_at__lt=F("not_before"))
-    due = waiting.filter(Q(rung_at=None) | pause_is_over | Q(rung_at__lte=Now() - _patience()))
-    bells = list(due.order_by("queued_at").values_list("pk", "attempt", "task", "node", "lane"))
-    if not bells:
-        return
-    steps = Counter(waiting.values_list("node", "lane"))
-    try:
-        rung = queue_lengths({(node, lane) for *_, node, lane in bells})
-    except Unreachable as away:
-        log.warning("the bells are rung when Redis is back", why=away.message)
-        return
-    missing = [bell for bell in bells if rung[bell[3:]] < steps[bell[3:]]]
-    Step.objects.filter(pk__in=[bell[0] for bell in missing]).update(
-        rung_at=Now(), rings=Case(When(pause_is_over, then=F("rings")), default=F("rings") + 1)
-    )
-    for bell in missing:
-        ring(*bell)
-
-
-def _patience() -> Least:
-    """10, 20, 40 … 300 s."""
-    first, last = timedelta(seconds=timing.FIRST_RING_S), timedelta(seconds=timing.LAST_RING_S)
-    doubled = Value(first) * Power(2.0, Least(F("rings"), MOST_DOUBLINGS))
-    return Least(
-        ExpressionWrapper(doubled, output_field=DurationField()),
-        Value(last, output_field=DurationField()),
-        output_field=DurationField(),
-    )
+    """Ring for steps whose pause is over or whose bell was not answered."""
+    ring_missing(overdue())
 
 
 def take_from_lost_workers() -> None:
