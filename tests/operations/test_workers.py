@@ -1,0 +1,152 @@
+"""Real Celery workers on the tests' Redis and PostgreSQL: killed, asked to go, and rung twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from operations import sweep, timing
+from operations.bell import ring
+from operations.models import Event, Step
+from tests.operations.parts import begin, steps_of, volume
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+TIME_SCALE = 0.1
+PATIENCE_S = 60
+
+
+@pytest.fixture
+def lane(committed_db, cluster, tmp_path):
+    """`with lane("take-over") as process:` runs a worker of the test's node on the test's rows."""
+    database = {**cluster.stack()["database"], "NAME": connection.settings_dict["NAME"]}
+    stack = cluster.stack(database=database, time_scale=TIME_SCALE, run_dir=str(tmp_path / "run"))
+    stack_file = tmp_path / "stack.json"
+    stack_file.write_text(json.dumps(stack))
+    log = tmp_path / "worker.log"
+
+    @contextmanager
+    def run(*arguments):
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.operations.lane_process", *arguments],
+                cwd=PROJECT,
+                env={**os.environ, "VDC_STACK_FILE": str(stack_file), "VDC_PROCESS": "worker"},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            yield process
+        except AssertionError as failed:
+            raise AssertionError(f"{failed}\n{log.read_text()}") from failed
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait(PATIENCE_S)
+
+    return run
+
+
+@pytest.fixture
+def waiting_step(lane, tmp_path):
+    """A step that has begun in a worker and goes on when `go()` is called: (operation, go, journal)."""
+    journal, until = tmp_path / "journal", tmp_path / "go"
+    operation = begin(
+        volume(), {"act": "wait", "journal": str(journal), "until": str(until), "task": "part"}, {"act": "nothing"}
+    )
+    return operation, until.touch, lambda: journal.read_text().split("\n")[:-1] if journal.exists() else []
+
+
+def wait_for(happened, what):
+    deadline = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+def is_done(operation):
+    operation.refresh_from_db()
+    return operation.ended_at is not None
+
+
+def outcomes(operation):
+    return [past["outcome"] for past in steps_of(operation)[0].attempts]
+
+
+@pytest.fixture
+def sweeping(in_threads, monkeypatch):
+    for name in ("LEASE_S", "SWEEP_TICK_S", "LONGEST_GAP_S", "FIRST_RING_S"):
+        monkeypatch.setattr(timing, name, getattr(timing, name) * TIME_SCALE)
+    monkeypatch.setattr(sweep, "chores", [])
+    stop = threading.Event()
+    [sweeper] = in_threads(lambda: sweep.sweep(stop))
+    yield
+    stop.set()
+    sweeper.result(PATIENCE_S)
+
+
+def test_the_step_of_a_killed_worker_is_taken_by_another_when_its_lease_is_over(lane, waiting_step, sweeping):
+    operation, go, journal = waiting_step
+    with lane() as other, lane() as first:
+        wait_for(journal, "the step to begin")
+        [worker] = Step.objects.filter(operation=operation, state="running").values_list("worker", flat=True)
+        [victim] = [process for process in (first, other) if f":{process.pid}/" in worker]
+        victim.kill()
+        wait_for(lambda: "began 2" in journal(), "the second attempt")
+        go()
+        wait_for(lambda: is_done(operation), "the end")
+    assert (operation.state, outcomes(operation)) == ("done", ["lost", "done"])
+    assert journal() == ["began 1", "began 2", "did 2"]
+    assert "no sign of life" in steps_of(operation)[0].attempts[0]["error"]
+
+
+def test_a_lane_that_starts_takes_over_what_was_running_there_at_once(lane, waiting_step):
+    operation, go, journal = waiting_step
+    with lane() as first:
+        wait_for(journal, "the step to begin")
+        first.kill()
+    go()
+    with lane("take-over"):
+        wait_for(lambda: is_done(operation), "the end")
+    assert (operation.state, outcomes(operation)) == ("done", ["lost", "done"])
+    assert journal() == ["began 1", "began 2", "did 2"]
+    assert "ended before the step did" in steps_of(operation)[0].attempts[0]["error"]
+
+
+def test_a_worker_that_is_asked_to_go_hands_its_step_back(lane, waiting_step):
+    operation, go, journal = waiting_step
+    with lane() as first:
+        wait_for(journal, "the step to begin")
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(PATIENCE_S) == 0
+    [step, _] = steps_of(operation)
+    assert (step.state, step.attempt, step.worker, step.losses) == ("queued", 2, "", 0)
+    assert outcomes(operation) == ["stopped"]
+    go()
+    with lane("take-over"):  # the bell of the step handed back may have been swallowed by the worker that went
+        wait_for(lambda: is_done(operation), "the end")
+    assert journal() == ["began 1", "began 2", "did 2"]
+    assert not Event.objects.filter(operation_uid=operation.uid, name__contains="lost").exists()
+
+
+def test_bells_that_are_rung_many_times_do_the_work_once(lane, waiting_step):
+    operation, go, journal = waiting_step
+    step = steps_of(operation)[0]
+    for _ in range(8):
+        ring(step.pk, step.attempt, step.task, step.node, step.lane)
+    with lane(), lane():
+        wait_for(journal, "the step to begin")
+        go()
+        wait_for(lambda: is_done(operation), "the end")
+    assert journal() == ["began 1", "did 1"]
+    assert outcomes(operation) == ["done"]
