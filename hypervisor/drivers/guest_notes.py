@@ -10,6 +10,7 @@ Each fact is a file of its own: no process ever rewrites what another one wrote,
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -19,6 +20,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hypervisor.contract import Observation, Observed
+
+FORGOTTEN = ".forgotten-"
 
 
 class GuestNotes:
@@ -53,7 +56,7 @@ class GuestNotes:
             entries = sorted(entry.name for entry in self.guests_dir.iterdir())
         except FileNotFoundError:
             return []
-        return [uid for uid in entries if self.knows(uid)]
+        return [uid for uid in entries if not uid.startswith(FORGOTTEN) and self.knows(uid)]
 
     def starting(self, uid: str) -> None:
         """Clear the end of the last run."""
@@ -107,11 +110,26 @@ class GuestNotes:
         return Observation(uid, Observed(note["state"]), note["reason"])
 
     def forget(self, uid: str) -> None:
+        """All notes go at once, whoever is writing one: nobody sees a guest of which half is forgotten."""
         with suppress(FileNotFoundError):
-            shutil.rmtree(self.directory(uid))
+            self.directory(uid).rename(self.guests_dir / f"{FORGOTTEN}{uuid.uuid4().hex}")
+        for directory in self.guests_dir.glob(f"{FORGOTTEN}*"):
+            _remove(directory)
 
     def _write(self, uid: str, name: str, text: str) -> None:
         path = self.directory(uid) / name
         temporary = path.with_name(f"{name}.{uuid.uuid4().hex}")
         temporary.write_text(text)
         temporary.replace(path)
+
+
+def _remove(directory: Path) -> None:
+    """A writer that had come in just before the directory was renamed may still add a file to it."""
+    while directory.exists():
+        try:
+            shutil.rmtree(directory)
+        except FileNotFoundError:
+            continue
+        except OSError as fault:
+            if fault.errno != errno.ENOTEMPTY:
+                raise

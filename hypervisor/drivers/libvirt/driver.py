@@ -215,7 +215,8 @@ class LibvirtDriver(ABC):
     def _note_end(self, uid: str, state: Observed, reason: str) -> Observation:
         if self.notes.was_asked(uid):
             state, reason = Observed.HALTED, "powered off when asked"
-        return self.notes.ended(uid, state, reason)
+        held = self.notes.ended(uid, state, reason)
+        return held if self.notes.knows(uid) else Observation(uid, Observed.ABSENT)  # removed by us meanwhile
 
     # What the listener calls, on its own thread -------------------------------------------------------------------
 
