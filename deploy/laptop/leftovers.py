@@ -82,6 +82,8 @@ def _named_processes(stack: Stack) -> set[int]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             program, *words = (process / "cmdline").read_bytes().split(b"\0")
+            if not (process / "root").samefile("/"):  # of a container, which may have a stack of this name too
+                continue
         except (OSError, ValueError):
             continue
         if os.path.basename(program.decode(errors="replace")).startswith(GUEST_PROGRAMS) and any(  # noqa: PTH119
@@ -93,7 +95,22 @@ def _named_processes(stack: Stack) -> set[int]:
 
 def _loops(stack: Stack) -> list[str]:
     listed = subprocess.run(
-        ["losetup", "--list", "--json", "--output", "NAME,BACK-FILE"], check=True, capture_output=True, text=True
+        ["losetup", "--list", "--json", "--output", "NAME,BACK-FILE,BACK-INO"],
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
     devices = json.loads(listed)["loopdevices"] if listed.strip() else []
-    return [device["name"] for device in devices if (device["back-file"] or "").startswith(f"{stack.state_dir}/")]
+    return [
+        device["name"]
+        for device in devices
+        if (device["back-file"] or "").startswith(f"{stack.state_dir}/") and _is_here(device)
+    ]
+
+
+def _is_here(device: dict[str, Any]) -> bool:
+    """Loop devices are the whole machine's: one on the same path in a container's file system is not ours."""
+    try:
+        return Path(device["back-file"]).stat().st_ino == device["back-ino"]
+    except FileNotFoundError:
+        return device["back-file"].endswith("(deleted)")
