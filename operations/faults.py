@@ -40,7 +40,12 @@ def told(fault: WorkError, *, step: str) -> dict[str, Any]:
 
 
 def _place(fault: BaseException) -> str:
-    """Where it was raised: "volumes/tasks.py:41 in fetch_image", the innermost line of ours."""
+    """Where it came up: "volumes/tasks.py:41 in fetch_image", the innermost line of ours.
+
+    A fault that was translated at a border came up where its first cause did, not where it was translated.
+    """
+    while fault.__cause__ is not None:
+        fault = fault.__cause__
     frames = traceback.extract_tb(fault.__traceback__)
     ours = [frame for frame in frames if ROOT in Path(frame.filename).parents and ".venv" not in frame.filename]
     if not (ours or frames):

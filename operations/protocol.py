@@ -255,7 +255,7 @@ def _attempt_record(step: Step, operation: Operation, outcome: Outcome) -> dict[
         "worker": step.worker,
         "started_at": step.claimed_at.isoformat(),
         "ended_at": operation.db_now.isoformat(),
-        "outcome": outcome.word,
+        "outcome": "undone" if step.state == StepState.UNDOING and outcome.word == "done" else outcome.word,
         "error": outcome.error and outcome.error["message"],
     }
 
