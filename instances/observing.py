@@ -40,7 +40,7 @@ def seen(node: Node, look: Observation) -> None:
         look = _newest(instance, look)
     _write_observed(instance, look)
     if look.state is Observed.RUNNING:
-        evidence = f"{instance.uid} was seen running on {node}: {look.reason or 'started behind our back'}"
+        evidence = f"{instance.uid} was seen running on {node}" + (f": {look.reason}" if look.reason else "")
         engine.observed(instance, InstanceState.RUNNING, frm=frozenset({InstanceState.HALTED}), evidence=evidence)
     elif look.state in ENDED:
         _ended(node, instance, look)
@@ -62,7 +62,7 @@ def _newest(instance: Instance, look: Observation) -> Observation:
 
 
 def _ended(node: Node, instance: Instance, look: Observation) -> None:
-    evidence = f"{instance.uid} was seen {look.state.value} on {node}: {look.reason or 'no reason known'}"
+    evidence = f"{instance.uid} was seen {look.state.value} on {node}: {look.reason or 'no reason is known'}"
     running = frozenset({InstanceState.RUNNING})
     with transaction.atomic():
         ended = engine.observed(instance, InstanceState.HALTED, frm=running, evidence=evidence)

@@ -373,6 +373,8 @@ def observed(row: Any, state: str, *, frm: frozenset[str], evidence: str) -> boo
         operation_uid = holder.uid if holder else ""
         account_id = getattr(current, "account_id", None)
         changed = holder is None and claim(model.objects.filter(pk=row.pk, state__in=frm), state=state)
+        if changed:
+            evidence = f"{evidence}; no operation had asked for it"
         if changed or holder is not None:
             note(
                 row.KIND, row.uid, f"{row.KIND}.observed", evidence, account_id=account_id, operation_uid=operation_uid
