@@ -1,148 +1,132 @@
-"""How the init of a container ended: the kernel's process connector tells what libvirt keeps for itself."""
+"""How the init of a container ended: read in the moment between its end and its burial by libvirt's controller.
+
+Only who waits for an init hears of reboot(2) inside: SIGINT for power-off, SIGHUP for restart. Everybody else (process
+connector, pidfd, SIGCHLD) hears SIGKILL, by which the kernel ends that init, as if somebody had killed it. It is the
+process libvirt_lxc that waits, and keeps to itself what it heard; /proc shows the same status, but only until then.
+So the signals of libvirt_lxc are traced: it runs undisturbed until its child ends, and then stands still while the
+status is read. If the tracer dies, it goes on alone.
+"""
 
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import signal
-import socket
 import struct
 import threading
-from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 
-NETLINK_CONNECTOR = 11
-CN_IDX_PROC = CN_VAL_PROC = 1
-LISTEN, IGNORE = 1, 2
-NLMSG_DONE = 3
-EXIT_EVENT = 0x80000000
-# Netlink header (16 bytes) and connector header (20) come first; then what, cpu, time in ns, and of the process:
-# pid, thread group, exit status, exit signal, parent, thread group of the parent
-WHAT_AT = 36
-EVENT = struct.Struct("=IIQ6I")
-KEPT = 16384  # exits that are remembered, of whatever process
-SO_ATTACH_FILTER, SO_RCVBUFFORCE = 26, 33
-RECEIVE_BUFFER_BYTES = 1 << 20
+PTRACE_CONT, PTRACE_DETACH, PTRACE_GETSIGINFO, PTRACE_SEIZE, PTRACE_LISTEN = 7, 17, 0x4202, 0x4206, 0x4208
+PTRACE_EVENT_STOP = 128
+WALL, WNOTHREAD = 0x40000000, 0x20000000
+SIGINFO_BYTES = 128
+CHILD_ENDED = struct.Struct("=iii4xI")  # signal, errno, code, pid
+EXIT_CODE = 52  # field of /proc/<pid>/stat, counted from 1
 STATUS_TIMEOUT_S = 2.0
-# How long before the end of init the caller of reboot(2) may have ended
-CALL_AMONG_OTHERS_NS = 20_000_000
-CALL_ALONE_NS = 1_000_000_000
+STOPS = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """The end of a process; `status` as wait(2) would tell it."""
-
-    at_ns: int
-    pid: int
-    parent: int
-    status: int
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.restype = ctypes.c_long
 
 
 class ExitWatch:
-    """Remembers which processes ended lately; `watch` says which of them is the init of which guest."""
+    """One tracer per running guest."""
 
-    def __init__(self, line: socket.socket) -> None:
-        self._line = line
-        self._changed = threading.Condition()
-        self._exits: deque[Exit] = deque(maxlen=KEPT)
-        self._inits: dict[str, int] = {}
-        self._closing = False
-        self._thread = threading.Thread(target=self._read, name="process-exits", daemon=True)
-        self._thread.start()
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tracers: dict[str, _Tracer] = {}
 
-    @classmethod
-    def opened(cls) -> ExitWatch | None:
-        """A running watch, or None on a kernel without process connector or without the right to listen to it."""
-        try:
-            line = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, NETLINK_CONNECTOR)
-        except OSError:
-            return None
-        try:
-            _let_exits_through(line)
-            line.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
-            line.bind((0, CN_IDX_PROC))
-            _order(line, LISTEN)
-        except OSError:
-            line.close()
-            return None
-        return cls(line)
-
-    def watch(self, uid: str, init: int) -> None:
-        """The init of guest `uid` is the process `init`; a later call replaces it."""
-        with self._changed:
-            self._inits[uid] = init
+    def watch(self, uid: str, controller: int) -> None:
+        """From now on the end of this guest is attended. A second call for the same controller does nothing."""
+        with self._lock:
+            tracer = self._tracers.get(uid)
+            if tracer is None or tracer.controller != controller:
+                self._tracers[uid] = _Tracer(uid, controller)
+                self._tracers[uid].start()
 
     def status(self, uid: str) -> int | None:
-        """The wait status with which the init of a guest ended; None when it was not seen to end."""
-        with self._changed:
-            init = self._inits.get(uid)
-            if init is None:
-                return None
-            self._changed.wait_for(lambda: any(seen.pid == init for seen in self._exits), timeout=STATUS_TIMEOUT_S)
-            return told_to_parent(init, self._exits)
+        """The wait status with which the init of a guest ended; None when nobody saw it."""
+        with self._lock:
+            tracer = self._tracers.get(uid)
+        if tracer is None:
+            return None
+        tracer.ended.wait(STATUS_TIMEOUT_S)
+        return tracer.status
+
+    def is_blind(self, uid: str) -> bool:
+        """Whether this node forbids tracing: then no end says anything."""
+        with self._lock:
+            tracer = self._tracers.get(uid)
+        return tracer is not None and tracer.blind
+
+    def forget(self, uid: str) -> None:
+        """The guest ended and its status was taken."""
+        with self._lock:
+            self._tracers.pop(uid, None)
 
     def close(self) -> None:
-        self._closing = True
-        self._thread.join()
-        _order(self._line, IGNORE)
-        self._line.close()
-
-    def _read(self) -> None:
-        self._line.settimeout(0.5)
-        while not self._closing:
-            try:
-                message = self._line.recv(4096)
-            except TimeoutError:
-                continue
-            except OSError as error:
-                if error.errno == errno.ENOBUFS:  # more processes ended than we could read of: some are lost
-                    continue
-                raise
-            if len(message) < WHAT_AT + EVENT.size:
-                continue  # the answer to our order
-            what, _, at_ns, pid, group, status, _, _, parent = EVENT.unpack_from(message, WHAT_AT)
-            if what == EXIT_EVENT and pid == group:
-                with self._changed:
-                    self._exits.append(Exit(at_ns, pid, parent, status))
-                    self._changed.notify_all()
+        with self._lock:
+            for tracer in self._tracers.values():
+                tracer.leave()
+            for tracer in self._tracers.values():
+                tracer.join()
+            self._tracers.clear()
 
 
-def told_to_parent(init: int, exits: Iterable[Exit]) -> int | None:
-    """The status that the parent of a container's init was told; None when its end is not among `exits`.
+class _Tracer(threading.Thread):
+    """Traces the signals of one controller; the thread that begins to trace must do all of it."""
 
-    Only the parent hears of reboot(2): SIGINT for power-off. Everybody else hears SIGKILL, by which the kernel ends
-    the init, as if somebody had killed it; unless init called it itself, which reads as exit code 0.
-    What gives the call away is the caller: it exits with 0 just before all others in the container are killed. After
-    an orderly shutdown no others are left and the caller may take its time; of a living container only an exit within
-    milliseconds counts, since processes may end in order at any time.
-    """
-    burst = list(exits)
-    end = next((seen for seen in reversed(burst) if seen.pid == init), None)
-    if end is None or end.status != signal.SIGKILL:
-        return None if end is None else end.status
-    members = _members(end, burst)
-    kills = [seen.at_ns for seen in members if seen.status == signal.SIGKILL]
-    since_ns = min(kills) - CALL_AMONG_OTHERS_NS if kills else end.at_ns - CALL_ALONE_NS
-    called = any(seen.status == 0 and seen.at_ns >= since_ns for seen in members)
-    return signal.SIGINT if called else signal.SIGKILL
+    def __init__(self, uid: str, controller: int) -> None:
+        super().__init__(name=f"exit-{uid}", daemon=True)
+        self.controller = controller
+        self.status: int | None = None
+        self.blind = False
+        self.ended = threading.Event()
+        self._leaving = False
 
+    def leave(self) -> None:
+        """Stop tracing: a signal that means nothing to the controller wakes this thread."""
+        self._leaving = True
+        with suppress(ProcessLookupError):
+            os.kill(self.controller, signal.SIGURG)
 
-def _members(end: Exit, burst: list[Exit]) -> list[Exit]:
-    """The processes that ended with a container: those whose parents lead to its init, and lately those without parent.
+    def run(self) -> None:
+        try:
+            _ptrace(PTRACE_SEIZE, self.controller)
+            while self._goes_on(os.waitpid(self.controller, WALL | WNOTHREAD)[1]):
+                pass
+        except PermissionError:
+            self.blind = True
+        except (ProcessLookupError, ChildProcessError):
+            return  # it ended before we came
+        finally:
+            self.ended.set()
 
-    Without parent are those that the dying init no longer waits for; of strangers there are few in so short a time.
-    """
-    before = [seen for seen in burst if end.at_ns - CALL_ALONE_NS <= seen.at_ns <= end.at_ns and seen is not end]
-    members = [seen for seen in before if seen.parent == 0 and seen.at_ns >= end.at_ns - CALL_AMONG_OTHERS_NS]
-    known = {end.pid, *(seen.pid for seen in members)}
-    while joined := [seen for seen in before if seen.parent in known and seen.pid not in known]:
-        known.update(seen.pid for seen in joined)
-        members += joined
-    return members
+    def _goes_on(self, wait_status: int) -> bool:
+        if not os.WIFSTOPPED(wait_status):
+            return False
+        number = os.WSTOPSIG(wait_status)
+        if wait_status >> 16 == PTRACE_EVENT_STOP:
+            _ptrace(PTRACE_LISTEN if number in STOPS else PTRACE_CONT, self.controller)
+            return True
+        if number == signal.SIGCHLD:
+            self._read_status()
+        if self._leaving:
+            _ptrace(PTRACE_DETACH, self.controller, 0 if number == signal.SIGURG else number)
+            return False
+        _ptrace(PTRACE_CONT, self.controller, number)
+        return True
+
+    def _read_status(self) -> None:
+        news = ctypes.create_string_buffer(SIGINFO_BYTES)
+        _ptrace(PTRACE_GETSIGINFO, self.controller, ctypes.addressof(news))
+        _, _, _, child = CHILD_ENDED.unpack_from(news)
+        with suppress(FileNotFoundError, ProcessLookupError):
+            # The name of the program is in brackets and may hold anything; two fields end with it.
+            after_name = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+            self.status = int(after_name[EXIT_CODE - 3])
+            self.ended.set()
 
 
 def init_of(controller: int) -> int | None:
@@ -159,23 +143,8 @@ def init_of(controller: int) -> int | None:
     return None
 
 
-def _order(line: socket.socket, what: int) -> None:
-    operation = struct.pack("=I", what)
-    connector = struct.pack("=IIIIHH", CN_IDX_PROC, CN_VAL_PROC, 0, 0, len(operation), 0) + operation
-    line.send(struct.pack("=IHHII", 16 + len(connector), NLMSG_DONE, 0, 0, os.getpid()) + connector)
-
-
-def _let_exits_through(line: socket.socket) -> None:
-    """Let the kernel drop the news of forks and execs: many, and of no use here."""
-    load_word, jump_if_equal, leave = 0x20, 0x15, 0x06
-    program = b"".join(
-        struct.pack("=HBBI", *instruction)
-        for instruction in (
-            (load_word, 0, 0, WHAT_AT),
-            (jump_if_equal, 0, 1, socket.htonl(EXIT_EVENT)),  # the filter reads words in network order
-            (leave, 0, 0, 0xFFFFFFFF),
-            (leave, 0, 0, 0),
-        )
-    )
-    buffer = ctypes.create_string_buffer(program, len(program))
-    line.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 4, ctypes.addressof(buffer)))
+def _ptrace(request: int, pid: int, data: int = 0) -> None:
+    result = _libc.ptrace(ctypes.c_long(request), ctypes.c_long(pid), ctypes.c_long(0), ctypes.c_long(data))
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))

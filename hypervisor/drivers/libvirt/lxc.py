@@ -22,9 +22,9 @@ from hypervisor.drivers.settings import DriverSettings
 class LxcDriver(LibvirtDriver):
     """Domains are transient: a container lives on a mount that exists only while it runs.
 
-    libvirt cannot tell how a container ended: its controller says SHUTDOWN whether init called poweroff or was killed.
-    The kernel can (`exits`): poweroff and halt inside end init by SIGINT, an init that returns exits with its code,
-    anything else is a crash. Somebody must listen at that moment; an end that nobody saw counts as a crash.
+    libvirt does not tell how a container ended: its controller says SHUTDOWN whether init called poweroff or was killed.
+    The kernel does (`exits`): poweroff and halt inside end init by SIGINT, an init that returns exits with its code,
+    anything else is a crash. Somebody must listen at that moment, and one only; an end that nobody saw counts as crash.
     """
 
     hypervisor = Hypervisor.LXC
@@ -32,8 +32,8 @@ class LxcDriver(LibvirtDriver):
     def __init__(self, settings: DriverSettings) -> None:
         super().__init__(settings, "lxc")
         self.mounts_dir = settings.node_dir / "mounts"
-        self._exits: ExitWatch | None = None
-        self._consoles: ConsoleReaders | None = None
+        self._exits = ExitWatch()
+        self._consoles: ConsoleReaders | None = None  # while somebody listens
 
     def _root(self, uid: str) -> Path:
         return self.mounts_dir / uid
@@ -77,15 +77,12 @@ class LxcDriver(LibvirtDriver):
 
     def attend(self, connection: libvirt.virConnect) -> None:
         self._consoles = ConsoleReaders()
-        self._exits = ExitWatch.opened()
         for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
             if self.notes.knows(domain.name()):
                 self._take_up(domain)
 
     def attend_no_more(self) -> None:
-        if self._exits is not None:
-            self._exits.close()
-        self._exits = None
+        self._exits.close()
         self._consoles.close()
 
     def guest_began(self, uid: str) -> None:
@@ -104,24 +101,21 @@ class LxcDriver(LibvirtDriver):
             raise
         if tty and log:
             self._consoles.follow(domain.name(), tty, Path(log))
-        init = init_of(controller)
-        if self._exits is not None and init is not None:
-            self._exits.watch(domain.name(), init)
+        self._exits.watch(domain.name(), controller)
 
     def guest_ended(self, uid: str, detail: int) -> None:
-        if self._exits is None:
-            super().guest_ended(uid, detail)
-        else:
-            self._note_end(uid, *self._verdict(uid, detail))
+        self._note_end(uid, *self._verdict(uid, detail))
+        self._exits.forget(uid)
 
     def _verdict(self, uid: str, detail: int) -> tuple[Observed, str]:
         if detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_DESTROYED:
             return states.of_stopped(detail)
-        status = self._exits.status(uid)
-        return states.of_stopped(libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED) if status is None else meaning(status)
+        if (status := self._exits.status(uid)) is not None:
+            return meaning(status)
+        return states.of_stopped(detail if self._exits.is_blind(uid) else libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED)
 
     def _unexplained(self, uid: str) -> Observation:
-        status = None if self._exits is None else self._exits.status(uid)
+        status = self._exits.status(uid)
         return super()._unexplained(uid) if status is None else self._note_end(uid, *meaning(status))
 
 
