@@ -22,7 +22,7 @@ from hypervisor.drivers.settings import DriverSettings
 class LxcDriver(LibvirtDriver):
     """Domains are transient: a container lives on a mount that exists only while it runs.
 
-    libvirt does not tell how a container ended: its controller says SHUTDOWN whether init called poweroff or was killed.
+    libvirt does not tell how one ended: its controller says SHUTDOWN whether init called poweroff or was killed.
     The kernel does (`exits`): poweroff and halt inside end init by SIGINT, an init that returns exits with its code,
     anything else is a crash. Somebody must listen at that moment, and one only; an end that nobody saw counts as crash.
     """
