@@ -119,7 +119,7 @@ class LibvirtLab:
             for disk in spec.disks:
                 Path(disk.path).unlink(missing_ok=True)
         assert self.driver.observe_all() == []
-        assert list((self.host.settings.node_dir / "guests").iterdir()) == []
+        assert self.driver.notes.known() == []
 
     def spec(self) -> GuestSpec:
         spec = self._spec()
