@@ -111,7 +111,7 @@ def test_a_failed_operation_explains_itself(bells):
     assert error["place"].endswith(" in refuse")
     [step] = steps_of(operation)
     assert step.error == error, "the step keeps its error though it was undone since"
-    assert [(past["number"], past["outcome"]) for past in step.attempts] == [(1, "failed"), (2, "done")]
+    assert [(past["number"], past["outcome"]) for past in step.attempts] == [(1, "failed"), (2, "undone")]
     assert all(past["worker"] and past["started_at"] <= past["ended_at"] for past in step.attempts)
     last = Event.objects.filter(operation_uid=operation.uid).first()
     assert "the disk is made of cheese" in last.message
