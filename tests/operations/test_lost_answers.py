@@ -99,7 +99,7 @@ def test_a_retry_whose_answer_was_lost_counts_once(bells, proxy, pauses_are_over
 
 def test_a_failure_and_its_undo_survive_lost_answers(bells, proxy):
     operation = begin(volume(), {"act": "nothing", "task": "part"}, {"act": "refuse", "task": "part"})
-    proxy(bells.pop(), "after", "after", "after", "after", "after", "after", "after", "after")
+    proxy(bells.pop(), *["after", ""] * 8)  # two steps and two undos, each claimed and settled, each told twice
     operation.refresh_from_db()
     assert (operation.state, operation.undone) == ("failed", ["refuse was unmade", "nothing was unmade"])
     assert Event.objects.filter(operation_uid=operation.uid, name="volume.build.failed").count() == 1
