@@ -7,9 +7,10 @@ import sys
 
 from supervisor.supervisord import main
 
-from deploy.laptop import cgroups
+from deploy.laptop import cgroups, reaper
 from deploy.laptop.stack import Stack
 
 if __name__ == "__main__":
     cgroups.join(Stack(os.environ["VDC_NAME"]), "services")
+    reaper.take_in_orphans()  # guests whose libvirtd, and its reaper, were started anew
     main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""What supervisor runs as `libvirtd`: becomes the daemon inside the stack's pinned namespaces.
+"""What supervisor runs as `libvirtd`: the daemon inside the stack's pinned namespaces, and a reaper for its guests.
 
 libvirt's knowledge of QEMU is cached under the identity of the processor on which it starts. Begun on another core
 than last time it probes anew, for eight seconds. So it starts on one core and is let go once it answers.
@@ -11,15 +11,15 @@ import sys
 import time
 from pathlib import Path
 
-from deploy.laptop import libvirt
+from deploy.laptop import libvirt, reaper
 from deploy.laptop.namespaces import directory
 from deploy.laptop.stack import Stack
 
 LET_GO_AFTER_S = 60.0
 
 
-def main() -> None:
-    stack = Stack(os.environ["VDC_NAME"])
+def become(stack: Stack) -> None:
+    """Turn this process into the daemon."""
     here = directory(stack)
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
@@ -28,6 +28,11 @@ def main() -> None:
     os.environ["DBUS_SYSTEM_BUS_ADDRESS"] = f"unix:path={stack.run_dir}/no-bus"
     entered = ["nsenter", f"--mount={here / 'mnt'}", f"--cgroup={here / 'cgroup'}", "--wdns=/", "--"]
     os.execvp(entered[0], [*entered, "libvirtd", "--pid-file", f"{stack.run_dir}/libvirtd.pid"])  # noqa: S606 - becomes it
+
+
+def main() -> int:
+    stack = Stack(os.environ["VDC_NAME"])
+    return reaper.run(lambda: become(stack))
 
 
 def _let_go_later(stack: Stack, daemon: int, allowed: set[int]) -> None:
@@ -51,4 +56,4 @@ def _let_go_later(stack: Stack, daemon: int, allowed: set[int]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -58,8 +58,10 @@ def test_a_large_file_is_streamed_in_little_memory(storing_api, tmp_path):
     with file.open("wb") as sparse:
         sparse.truncate(size_bytes)
     measured = (
-        "import sys\nfrom cli.main import main\ncode = main(sys.argv[1:])\n"  # ru_maxrss would count the parent's peak
-        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM:')))\nsys.exit(code)"
+        # ru_maxrss would count the peak of the process that it was started from
+        "import sys\nfrom cli.main import main\ncode = main(sys.argv[1:])\n"
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM:')))\n"
+        "sys.exit(code)"
     )
     done = subprocess.run(
         [sys.executable, "-c", measured, "image", "import", str(file), *ABOUT],
