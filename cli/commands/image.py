@@ -75,7 +75,7 @@ def import_(
     A FILE is streamed up and the image is there at once. A URL is fetched by the data center, as an operation.
 
     \b
-    vdc image import demo.img.gz --name demo --hypervisor lxc --root-device partition:1
+    vdc image import demo.img.gz --name demo --hypervisor lxc --init busybox --root-device partition:1
     vdc image import https://example.org/disk.raw.gz --name web --hypervisor kvm --wait
     """
     if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
