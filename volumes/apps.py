@@ -9,8 +9,9 @@ class VolumesConfig(AppConfig):
 
     def ready(self) -> None:
         from operations import register
-        from volumes import models, tasks, verbs  # noqa: F401 - importing tasks registers them
+        from volumes import models, tasks, uploads, verbs  # noqa: F401 - importing tasks registers them
 
         register.register_noun(models.Volume, [])
         register.register_noun(models.BackupObject, [])
         register.register_noun(models.Image, verbs.IMAGE)
+        uploads.register_chore()

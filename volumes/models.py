@@ -46,6 +46,8 @@ class BackupObject(OwnedRow):
     size_bytes = models.PositiveBigIntegerField(null=True)
     raw_size_bytes = models.PositiveBigIntegerField(null=True)
     sha256 = models.CharField(max_length=64, blank=True)
+    upload = models.CharField(max_length=16, blank=True)  # names the upload that brings the content now
+    upload_seen_at = models.DateTimeField(null=True)  # when it last was heard of
 
 
 class ImageQuerySet(OwnedQuerySet):

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 from django.db import transaction
 
 from accounts.models import Account
-from core.claim import claim
 from core.errors import Conflict, Invalid
 from hypervisor.sources import refusal_of, shown
 from operations import engine
@@ -36,34 +35,6 @@ def _storage() -> BackupStorage:
     if storage is None:
         raise Conflict("There is no backup storage yet; an operator adds one.", code="no_backup_storage")
     return storage
-
-
-def begin_upload(stored: BackupObject) -> None:
-    """Take the object for one upload: pending → creating. Conflict when it has content or someone uploads now."""
-    if not claim(BackupObject.objects.filter(pk=stored.pk, state=ImageState.PENDING), state=ImageState.CREATING):
-        stored.refresh_from_db()
-        raise Conflict(
-            f"{stored.uid} is {stored.state}; content is taken only while it is pending.",
-            code="wrong_state",
-            state=stored.state,
-            allowed_verbs=[],
-        )
-
-
-def finish_upload(stored: BackupObject, *, size_bytes: int, raw_size_bytes: int, sha256: str) -> None:
-    """The content is whole and on disk."""
-    claim(
-        BackupObject.objects.filter(pk=stored.pk, state=ImageState.CREATING),
-        state=ImageState.AVAILABLE,
-        size_bytes=size_bytes,
-        raw_size_bytes=raw_size_bytes,
-        sha256=sha256,
-    )
-
-
-def abandon_upload(stored: BackupObject) -> None:
-    """The content did not arrive whole: nothing is kept, and another try may come."""
-    claim(BackupObject.objects.filter(pk=stored.pk, state=ImageState.CREATING), state=ImageState.PENDING)
 
 
 def register_image(account: Account, *, backup_object: BackupObject, name: str, **facts: Any) -> Image:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import IO, Any
 
+import structlog
+from django.db import connection
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 
+from core.database import DATABASE_ERRORS, begin_request, unreachable
 from core.errors import Invalid, Permanent
 from hypervisor import files_client
 from hypervisor.upload_inspector import UploadInspector
-from volumes import services
+from volumes import uploads
 from volumes.models import BackupObject
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 18
+
+log = structlog.get_logger()
 
 
 class RawBody(BaseParser):
@@ -33,33 +40,45 @@ def receive(stored: BackupObject, request: Request) -> None:
     storage cannot keep them.
     """
     expected_bytes, expected_sha256 = stored.size_bytes, stored.sha256
-    services.begin_upload(stored)
-    node = stored.storage.node
+    upload = uploads.begin(stored)
     inspector = UploadInspector(stored.format, name=stored.uid)
     try:
-        files_client.put_object(node, stored.uid, _inspected(request.stream or request._request, inspector))
+        body = request.stream or request._request
+        content = _inspected(body, inspector, partial(uploads.keep, stored, upload))
+        files_client.put_object(stored.storage.node, stored.uid, content)
         found = inspector.finish()
         if expected_bytes is not None and found.stored_size_bytes != expected_bytes:
             raise Permanent(f"{stored.uid} was announced with {expected_bytes} bytes; {found.stored_size_bytes} came")
         if expected_sha256 and found.sha256 != expected_sha256:
             raise Permanent(f"The content has the SHA-256 {found.sha256}; announced was {expected_sha256}")
     except Permanent as fault:
-        _forget(stored)
+        uploads.abandon(stored, upload)
         raise Invalid(f"{fault.message}. Nothing was kept.", code="bad_content", field="content") from fault
     except BaseException:
-        _forget(stored)
+        uploads.abandon(stored, upload)
         raise
-    services.finish_upload(
-        stored, size_bytes=found.stored_size_bytes, raw_size_bytes=found.raw_size_bytes, sha256=found.sha256
+    uploads.finish(
+        stored, upload, size_bytes=found.stored_size_bytes, raw_size_bytes=found.raw_size_bytes, sha256=found.sha256
     )
 
 
-def _inspected(body: Any, inspector: UploadInspector) -> Iterator[bytes]:
+def _inspected(body: Any, inspector: UploadInspector, keep: Callable[[], None]) -> Iterator[bytes]:
+    kept_at = time.monotonic()
     while chunk := body.read(CHUNK_BYTES):
         inspector.feed(chunk)
         yield chunk
+        if time.monotonic() - kept_at >= uploads.KEEP_EVERY_S:
+            _keep_if_possible(keep)
+            kept_at = time.monotonic()
 
 
-def _forget(stored: BackupObject) -> None:
-    files_client.delete_object(stored.storage.node, stored.uid)
-    services.abandon_upload(stored)
+def _keep_if_possible(keep: Callable[[], None]) -> None:
+    """An outage of the database in the middle of an upload counts for nothing."""
+    begin_request()  # the time that a request may wait for the database is not meant for hours of signs of life
+    try:
+        keep()
+    except DATABASE_ERRORS as exc:
+        if not unreachable(exc):
+            raise
+        log.warning("an upload could not be kept alive; it goes on", error=str(exc).strip())
+        connection.close()
