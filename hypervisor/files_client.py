@@ -12,6 +12,10 @@ from hypervisor.models import Node
 TIMEOUT = httpx.Timeout(10, connect=3)
 
 
+class NotReached(Unavailable):
+    """Nobody took the request, so nobody will carry it out later either."""
+
+
 def read_console(node: Node, uid: str, *, last_bytes: int) -> str:
     """The last bytes of a guest's console log, not UTF-8 replaced; Unavailable when the node is silent."""
     try:
@@ -61,8 +65,9 @@ def _authorized(node: Node) -> dict[str, str]:
     return {"Authorization": f"Bearer {node.files_token}"}
 
 
-def _silent(node: Node, exc: Exception) -> Unavailable:
-    return Unavailable(
+def _silent(node: Node, exc: httpx.HTTPError) -> Unavailable:
+    kind = NotReached if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout) else Unavailable
+    return kind(
         f"The files server of {node} does not answer ({type(exc).__name__}); try again, or look at the node.",
         code="files_server",
     )

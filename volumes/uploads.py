@@ -67,6 +67,11 @@ def abandon(stored: BackupObject, upload: str) -> None:
         claim(_mine(stored, ending), state=ImageState.PENDING, upload="")
 
 
+def withdraw(stored: BackupObject, upload: str) -> None:
+    """Nothing was sent, so there is nothing to remove: another try may come at once."""
+    claim(_mine(stored, upload), state=ImageState.PENDING, upload="")
+
+
 def _mine(stored: BackupObject, upload: str) -> QuerySet[BackupObject]:
     return BackupObject.objects.filter(pk=stored.pk, state=ImageState.CREATING, upload=upload)
 

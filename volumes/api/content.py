@@ -20,6 +20,7 @@ from volumes import uploads
 from volumes.models import BackupObject
 
 CHUNK_BYTES = 1 << 18
+SILENCE_S = 60.0  # a client that sends nothing for so long has gone; until then it holds a thread of the web door
 
 log = structlog.get_logger()
 
@@ -36,24 +37,26 @@ class RawBody(BaseParser):
 def receive(stored: BackupObject, request: Request) -> None:
     """Stream the body into the storage and make the object available; on any fault it is pending again, and empty.
 
-    Raises Invalid when the bytes are not what they claim, Conflict when the object takes none, Unavailable when the
-    storage cannot keep them.
+    Raises Invalid when the bytes are not what they claim or end too early, Conflict when the object takes none,
+    Unavailable when the storage cannot keep them.
     """
     expected_bytes, expected_sha256 = stored.size_bytes, stored.sha256
     upload = uploads.begin(stored)
     inspector = UploadInspector(stored.format, name=stored.uid)
     try:
-        body = request.stream or request._request
-        content = _inspected(body, inspector, partial(uploads.keep, stored, upload))
+        content = _inspected(_pieces(request), inspector, partial(uploads.keep, stored, upload))
         files_client.put_object(stored.storage.node, stored.uid, content)
         found = inspector.finish()
         if expected_bytes is not None and found.stored_size_bytes != expected_bytes:
             raise Permanent(f"{stored.uid} was announced with {expected_bytes} bytes; {found.stored_size_bytes} came")
         if expected_sha256 and found.sha256 != expected_sha256:
-            raise Permanent(f"The content has the SHA-256 {found.sha256}; announced was {expected_sha256}")
+            raise Permanent(f"{stored.uid} was announced with the SHA-256 {expected_sha256}; {found.sha256} came")
     except Permanent as fault:
         uploads.abandon(stored, upload)
         raise Invalid(f"{fault.message}. Nothing was kept.", code="bad_content", field="content") from fault
+    except files_client.NotReached:
+        uploads.withdraw(stored, upload)
+        raise
     except BaseException:
         uploads.abandon(stored, upload)
         raise
@@ -62,11 +65,31 @@ def receive(stored: BackupObject, request: Request) -> None:
     )
 
 
-def _inspected(body: Any, inspector: UploadInspector, keep: Callable[[], None]) -> Iterator[bytes]:
+def _pieces(request: Request) -> Iterator[bytes]:
+    """The whole body, or Permanent: to its reader the end of a broken connection looks as if all had come."""
+    environ = request._request.META
+    announced = int(environ.get("CONTENT_LENGTH") or 0)
+    is_chunked = not announced and environ.get("wsgi.input_terminated", False)
+    # Django shows an empty body where no length was announced; the server's own stream ends by itself.
+    body = environ["wsgi.input"] if is_chunked else request._request
+    if "gunicorn.socket" in environ:
+        environ["gunicorn.socket"].settimeout(SILENCE_S)
+    came = 0
+    try:
+        while piece := body.read(CHUNK_BYTES):
+            came += len(piece)
+            yield piece
+    except OSError as fault:
+        raise Permanent(f"The connection broke off after {came} bytes") from fault
+    if came < announced:
+        raise Permanent(f"The connection broke off after {came} of {announced} bytes")
+
+
+def _inspected(pieces: Iterator[bytes], inspector: UploadInspector, keep: Callable[[], None]) -> Iterator[bytes]:
     kept_at = time.monotonic()
-    while chunk := body.read(CHUNK_BYTES):
-        inspector.feed(chunk)
-        yield chunk
+    for piece in pieces:
+        inspector.feed(piece)
+        yield piece
         if time.monotonic() - kept_at >= uploads.KEEP_EVERY_S:
             _keep_if_possible(keep)
             kept_at = time.monotonic()
