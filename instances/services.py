@@ -117,9 +117,8 @@ def _free_slot(node: Node) -> int:
 
 def _insert(instance: Instance) -> None:
     try:
-        with transaction.atomic():
-            instance.save(force_insert=True)
-    except IntegrityError as exc:
+        instance.save(force_insert=True)
+    except IntegrityError as exc:  # the caller's transaction ends with it, whatever is raised
         if "one_live_instance_per_hostname" not in str(exc):
             raise
         raise Conflict(
