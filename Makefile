@@ -28,7 +28,7 @@ install-dev:
 	@python3 -m deploy.install --dev
 
 test: install-dev  ## every test, on stacks of their own; ARGS="tests/live -k launch" chooses
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: install-dev  ## format, lint, import rules, migrations, deployment settings
 	@$(PYTHON) -m deploy.check

@@ -23,6 +23,12 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "vdcproject.settings"
 django.setup()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """The workers of a parallel run have servers of their own: they must not inherit those of this process."""
+    if _own is not None and getattr(config.option, "numprocesses", None):
+        del os.environ["VDC_STACK_FILE"], os.environ["DJANGO_SETTINGS_MODULE"]
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if _own is not None:
         _own.stop()

@@ -29,7 +29,7 @@ from tests.hypervisor.object_server import ObjectServer
 
 MIB = 1024**2
 RAW = os.urandom(2 * MIB) + bytes(5 * MIB) + b"the end"
-GZ = gzip.compress(RAW, 1)
+GZ = gzip.compress(RAW, 1, mtime=0)
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_a_wrong_checksum_is_said_and_nothing_is_kept(
     assert left_behind(tmp_path) == []
 
 
-@pytest.mark.parametrize("cut", [1, 4, 9, 1000, len(GZ) - 20])
+@pytest.mark.parametrize("cut", [1, 4, 9, 1000, -20])
 def test_a_truncated_gzip_is_refused(
     server: ObjectServer, store: ImageStore, watch: NotingWatch, tmp_path: Path, cut: int
 ) -> None:
@@ -178,13 +178,13 @@ def test_garbage_after_the_gzip_data_is_refused(
         ("gz", RAW, "declared as gz, but its bytes are not gzip"),
         ("gz", b"\xfd7zXZ\x00" + bytes(99), "declared as gz, but its bytes are xz"),
         ("raw", b"QFI\xfb" + bytes(9999), "declared as raw, but its bytes are qcow2"),
-        ("gz", gzip.compress(b"QFI\xfb" + bytes(9999)), "holds qcow2 inside"),
-        ("gz", gzip.compress(GZ), "holds gzip inside"),
-        ("gz", gzip.compress(bytes(257) + b"ustar" + bytes(999)), "holds tar inside"),
+        ("gz", gzip.compress(b"QFI\xfb" + bytes(9999), mtime=0), "holds qcow2 inside"),
+        ("gz", gzip.compress(GZ, mtime=0), "holds gzip inside"),
+        ("gz", gzip.compress(bytes(257) + b"ustar" + bytes(999), mtime=0), "holds tar inside"),
         ("raw", b"", "is empty"),
         ("gz", b"", "is empty"),
         ("gz", b"\x1f", "not gzip"),
-        ("gz", gzip.compress(b""), "unpacks to nothing"),
+        ("gz", gzip.compress(b"", mtime=0), "unpacks to nothing"),
     ],
 )
 def test_what_is_not_what_it_claims_is_refused(
