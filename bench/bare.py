@@ -10,8 +10,8 @@ from typing import Any
 
 import libvirt
 
+from bench.quiet_watch import QuietWatch
 from hypervisor.contract import (
-    CommandRecord,
     DiskSpec,
     GuestSpec,
     Hypervisor,
@@ -37,22 +37,6 @@ class Timing:
 
     disk_s: float
     libvirt_s: float
-
-
-class QuietWatch:
-    """Nobody waits for news of this work."""
-
-    def checkpoint(self) -> None:
-        pass
-
-    def pause(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-    def progress(self, done: int, total: int | None, unit: str) -> None:
-        pass
-
-    def ran(self, command: CommandRecord) -> None:
-        pass
 
 
 class BareGuest:

@@ -5,7 +5,7 @@ Both deploy the same gzipped 4 GiB disk from the same server in the same run, ta
     ours      ImageStore.fetch (verified, fsynced) + VolumeFiles.build: a qcow2 overlay, as KVM uses it
     original  curl -fsS URL | gunzip | pv -s SIZE | cp --sparse=always /dev/stdin VOLUME  (no check, no fsync)
 
-Run as `python bench/deploy_image.py`; exit code 0 only if all aims hold.
+Run as `python -m bench.deploy_image`; exit code 0 only if all aims hold.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import random
 import secrets
 import shutil
@@ -27,14 +26,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from hypervisor.contract import CommandRecord, SourceSpec, VolumeSpec  # noqa: E402 -- run as a script from anywhere
-from hypervisor.image_store import ImageStore  # noqa: E402
-from hypervisor.trash import Trash  # noqa: E402
-from hypervisor.volume_files import VolumeFiles  # noqa: E402
+from bench.quiet_watch import QuietWatch
+from bench.report import BUILD, Claim, conclude
+from hypervisor.contract import SourceSpec, VolumeSpec
+from hypervisor.image_store import ImageStore
+from hypervisor.trash import Trash
+from hypervisor.volume_files import VolumeFiles
 
 MIB = 1024**2
 GIB = 1024**3
@@ -45,7 +44,6 @@ ROOM_BYTES = 12 * GIB
 ROUNDS = 3
 AIM_RATIO = 0.6
 AIM_MEMORY_MIB = 100.0
-BUILD = ROOT / "build" / "bench"
 TOOLS = ("curl", "gunzip", "gzip", "pv", "cp", "cmp", "qemu-img")
 
 
@@ -59,22 +57,6 @@ class Deployment:
     peak_memory_mib: float
     entry: str
     clone: str
-
-
-class QuietWatch:
-    """A step that nobody watches."""
-
-    def checkpoint(self) -> None:
-        pass
-
-    def pause(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-    def progress(self, done: int, total: int | None, unit: str) -> None:
-        pass
-
-    def ran(self, command: CommandRecord) -> None:
-        pass
 
 
 def make_disk(path: Path) -> None:
@@ -111,9 +93,7 @@ def files_server(state_dir: Path, token: str) -> Iterator[int]:
         number = listening.fileno()
         command = [sys.executable, "-m", "gunicorn", f'hypervisor.files_server:FilesServer("{state_dir}")']
         command += ["-k", "gthread", "--threads", "2", "-b", f"fd://{number}", "--no-control-socket"]
-        server = subprocess.Popen(
-            command, cwd=ROOT, pass_fds=[number], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        server = subprocess.Popen(command, pass_fds=[number], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             yield listening.getsockname()[1]
         finally:
@@ -123,7 +103,7 @@ def files_server(state_dir: Path, token: str) -> Iterator[int]:
 
 def deploy_ours(source: SourceSpec, place: Path) -> Deployment:
     """Deploy in a child process, so that its memory is its own."""
-    command = [sys.executable, __file__, "--deploy-once", str(place)]
+    command = [sys.executable, "-m", "bench.deploy_image", "--deploy-once", str(place)]
     done = subprocess.run(command, input=json.dumps(asdict(source)), stdout=subprocess.PIPE, text=True, check=True)
     return Deployment(**json.loads(done.stdout))
 
@@ -180,7 +160,7 @@ def require_same(disk: Path, copy: Path) -> None:
         raise SystemExit(f"{copy} differs from the disk that was deployed")
 
 
-def measure(work: Path) -> dict[str, object]:
+def measure(work: Path) -> dict[str, Any]:
     print("making the disk and packing it with gzip (about two minutes) ...", flush=True)
     storage = work / "stack" / "storage"
     storage.mkdir(parents=True)
@@ -213,7 +193,6 @@ def measure(work: Path) -> dict[str, object]:
     lxc_s = statistics.median(each.fetch_s + each.clone_s for each in ours)
     original_s = statistics.median(each[0] for each in original)
     return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}",
         "rounds": ROUNDS,
         "data_bytes": disk.stat().st_blocks * 512,
         "stored_bytes": packed.stat().st_size,
@@ -237,28 +216,30 @@ def warm_up(source: SourceSpec) -> None:
     subprocess.run(["curl", "-fsS", "-o", "/dev/null", "-H", header, source.url], check=True)
 
 
-def report(found: dict[str, object]) -> bool:
-    """Print the figures; True if the aims hold."""
-    print(f"""
-Cold deployment of a {DISK_BYTES // GIB} GiB disk ({int(str(found["data_bytes"])) / GIB:.2f} GiB of data, \
-{int(str(found["stored_bytes"])) / GIB:.2f} GiB packed by gzip) over loopback HTTP.
-{found["machine"]}. Medians of {ROUNDS} rounds, taking turns; source in the page cache, store empty, sync before each.
-Ours: digest and sizes verified, fsynced, in a running process. Original: neither, its process starts included.
-Every deployed disk was compared with the disk byte by byte.
-""")
-    for name, key, unit in (
-        ("deploy.original", "original_s", "s"),
-        ("deploy.original_with_fsync", "original_with_fsync_s", "s"),
-        ("deploy.kvm", "kvm_s", "s"),
-        ("deploy.kvm_overlay_alone", "overlay_s", "s"),
-        ("deploy.lxc", "lxc_s", "s"),
-        ("deploy.lxc_clone_alone", "clone_s", "s"),
-        ("deploy.lxc_ratio", "lxc_ratio", "of the original's time"),
-    ):
-        print(f"{name}: {found[key]:.2f} {unit}")
-    print(f"deploy.ratio: {found['ratio']:.2f} of the original's time (aim ≤ {AIM_RATIO})")
-    print(f"deploy.memory: {found['memory_mib']:.1f} MiB (aim ≤ {AIM_MEMORY_MIB:g})")
-    return float(str(found["ratio"])) <= AIM_RATIO and float(str(found["memory_mib"])) <= AIM_MEMORY_MIB
+def claims(found: dict[str, Any]) -> list[Claim]:
+    """The two aims, and the figures that stand behind them."""
+    of_original = "of the original's time"
+    return [
+        Claim("deploy.original", found["original_s"], "s"),
+        Claim("deploy.original_with_fsync", found["original_with_fsync_s"], "s"),
+        Claim("deploy.kvm", found["kvm_s"], "s"),
+        Claim("deploy.kvm_overlay_alone", found["overlay_s"], "s"),
+        Claim("deploy.lxc", found["lxc_s"], "s"),
+        Claim("deploy.lxc_clone_alone", found["clone_s"], "s"),
+        Claim("deploy.lxc_ratio", found["lxc_ratio"], of_original),
+        Claim("deploy.ratio", found["ratio"], of_original, AIM_RATIO),
+        Claim("deploy.memory", found["memory_mib"], "MiB", AIM_MEMORY_MIB),
+    ]
+
+
+def method(found: dict[str, Any]) -> str:
+    return (
+        f"Cold deployment of a {DISK_BYTES // GIB} GiB disk ({found['data_bytes'] / GIB:.2f} GiB of data, "
+        f"{found['stored_bytes'] / GIB:.2f} GiB packed by gzip) over loopback HTTP.\n"
+        f"Medians of {ROUNDS} rounds, taking turns; source in the page cache, store empty, sync before each.\n"
+        "Ours: digest and sizes verified, fsynced. Original: neither, its process starts included.\n"
+        "Every deployed disk was compared with the disk byte by byte."
+    )
 
 
 def main() -> int:
@@ -276,8 +257,7 @@ def main() -> int:
         return 2
     with tempfile.TemporaryDirectory(dir=BUILD, prefix="deploy-") as work:
         found = measure(Path(work))
-    (BUILD / "deploy_image.json").write_text(json.dumps(found, indent=1))
-    return 0 if report(found) else 1
+    return 0 if conclude("deploy_image", method(found), found, claims(found)) else 1
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ class Claim:
 
     def __str__(self) -> str:
         aim = "" if self.aim is None else f" (aim ≤ {self.aim:g})"
-        return f"{self.name}: {self.value:.1f} {self.unit}{aim}"
+        digits = 2 if abs(self.value) < 10 else 1
+        return f"{self.name}: {self.value:.{digits}f} {self.unit}{aim}"
 
 
 def machine() -> str:
