@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from django.contrib import admin as django_admin
@@ -79,10 +79,11 @@ def paths(instance: Instance) -> list[str]:
 
 
 @pytest.fixture
-def browser(paths: list[str], tmp_path: Path) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
+def browser(paths: list[str]) -> Iterator[Browser]:
+    # Not pytest's own directory: Chromium makes a socket in there, whose path may have 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="vdc-browser-") as home, sync_playwright() as playwright:
         started = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=ARGUMENTS, env={"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+            executable_path=CHROMIUM, args=ARGUMENTS, env={"HOME": home, "TMPDIR": home}
         )
         try:
             yield started

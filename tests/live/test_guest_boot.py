@@ -45,9 +45,14 @@ class Machine:
         argv += ["-netdev", f"user,id=n,{forwards}", "-device", "virtio-net-pci,netdev=n"]
         self._process = subprocess.Popen(argv)
 
-    def wait_for_console(self, text: str) -> None:
+    def _shown(self, after: str) -> str:
+        shown = self.console_file.read_text(errors="replace")
+        return shown.rpartition(after)[2] if after else shown
+
+    def wait_for_console(self, text: str, after: str = "") -> None:
+        """Until the console has shown the text, behind the last place where it showed `after`."""
         deadline = time.monotonic() + PATIENCE_S
-        while text not in self.console_file.read_text(errors="replace"):
+        while text not in self._shown(after):
             assert self._process.poll() is None, f"QEMU ended before {text!r}"
             assert time.monotonic() < deadline, f"no {text!r} within {PATIENCE_S} s"
             time.sleep(0.05)
@@ -153,7 +158,8 @@ def test_a_new_instance_answers_by_every_door(machine):
     machine.wait_for_console("root@web1:~#")
     machine.type("echo be''gun; cat\n")
     machine.wait_for_console("begun")
-    machine.type("\x03")  # Ctrl-C ends what runs there
+    machine.type("\x03")  # Ctrl-C ends what runs there, and drops what was typed before it was heard
+    machine.wait_for_console("root@web1:~#", after="begun")
     machine.type("echo $((6 * 7)) answers\n")
     machine.wait_for_console("42 answers")
 
