@@ -220,8 +220,8 @@ class LibvirtDriver(ABC):
 
     # What the listener calls, on its own thread -------------------------------------------------------------------
 
-    def attend(self, connection: libvirt.virConnect) -> None:  # noqa: B027 most need no lasting watcher
-        """Listening begins: take up what needs a lasting watcher."""
+    def attend(self, connection: libvirt.virConnect, doubt: Callable[[str], None]) -> None:  # noqa: B027
+        """Listening begins: take up what needs a lasting watcher, which may `doubt` that a guest still runs."""
 
     def attend_no_more(self) -> None:  # noqa: B027
         """Listening ended."""
@@ -233,6 +233,10 @@ class LibvirtDriver(ABC):
         """A guest is about to end, and only now one can tell that it did not itself wish to."""
         if detail == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_HOST:
             self._note_end(uid, Observed.CRASHED, "its process was told to end by a signal")
+
+    def went_unnoticed(self, uid: str) -> bool:
+        """A watcher doubts that this guest runs. True: it ended, and libvirt did not notice."""
+        return False
 
     def guest_ended(self, uid: str, detail: int) -> None:
         """A guest ended; `detail` is libvirt's word of the STOPPED event."""

@@ -14,6 +14,7 @@ import os
 import signal
 import struct
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +25,7 @@ SIGINFO_BYTES = 128
 CHILD_ENDED = struct.Struct("=iii4xI")  # signal, errno, code, pid
 EXIT_CODE = 52  # field of /proc/<pid>/stat, counted from 1
 STATUS_TIMEOUT_S = 2.0
+LIBVIRT_NOTICES_S = 1.0  # by then libvirtd has told of the end of a controller, if it ever will
 STOPS = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -31,9 +33,10 @@ _libc.ptrace.restype = ctypes.c_long
 
 
 class ExitWatch:
-    """One tracer per running guest."""
+    """One tracer per running guest. `gone(uid)` is called some time after its controller ended, on a thread of ours."""
 
-    def __init__(self) -> None:
+    def __init__(self, gone: Callable[[str], None]) -> None:
+        self._gone = gone
         self._lock = threading.Lock()
         self._tracers: dict[str, _Tracer] = {}
 
@@ -42,7 +45,7 @@ class ExitWatch:
         with self._lock:
             tracer = self._tracers.get(uid)
             if tracer is None or tracer.controller != controller:
-                self._tracers[uid] = _Tracer(uid, controller)
+                self._tracers[uid] = _Tracer(uid, controller, self._gone)
                 self._tracers[uid].start()
 
     def status(self, uid: str) -> int | None:
@@ -77,17 +80,19 @@ class ExitWatch:
 class _Tracer(threading.Thread):
     """Traces the signals of one controller; the thread that begins to trace must do all of it."""
 
-    def __init__(self, uid: str, controller: int) -> None:
+    def __init__(self, uid: str, controller: int, gone: Callable[[str], None]) -> None:
         super().__init__(name=f"exit-{uid}", daemon=True)
+        self.uid = uid
         self.controller = controller
         self.status: int | None = None
         self.blind = False
         self.ended = threading.Event()
-        self._leaving = False
+        self._gone = gone
+        self._leaving = threading.Event()
 
     def leave(self) -> None:
         """Stop tracing: a signal that means nothing to the controller wakes this thread."""
-        self._leaving = True
+        self._leaving.set()
         with suppress(ProcessLookupError):
             os.kill(self.controller, signal.SIGURG)
 
@@ -97,11 +102,13 @@ class _Tracer(threading.Thread):
             while self._goes_on(os.waitpid(self.controller, WALL | WNOTHREAD)[1]):
                 pass
         except PermissionError:
-            self.blind = True
+            self.blind = lives(self.controller)  # what has ended and waits for its burial cannot be traced either
         except (ProcessLookupError, ChildProcessError):
-            return  # it ended before we came
+            pass  # it ended before we came
         finally:
             self.ended.set()
+        if not self.blind and not self._leaving.wait(LIBVIRT_NOTICES_S):
+            self._gone(self.uid)
 
     def _goes_on(self, wait_status: int) -> bool:
         if not os.WIFSTOPPED(wait_status):
@@ -112,7 +119,7 @@ class _Tracer(threading.Thread):
             return True
         if number == signal.SIGCHLD:
             self._read_status()
-        if self._leaving:
+        if self._leaving.is_set():
             _ptrace(PTRACE_DETACH, self.controller, 0 if number == signal.SIGURG else number)
             return False
         _ptrace(PTRACE_CONT, self.controller, number)
@@ -127,6 +134,14 @@ class _Tracer(threading.Thread):
             after_name = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
             self.status = int(after_name[EXIT_CODE - 3])
             self.ended.set()
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs; one that ended and has not been waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def init_of(controller: int) -> int | None:

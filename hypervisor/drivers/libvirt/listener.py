@@ -26,6 +26,7 @@ CLOSED = {
     libvirt.VIR_CONNECT_CLOSE_REASON_KEEPALIVE: "libvirtd is mute",
     libvirt.VIR_CONNECT_CLOSE_REASON_CLIENT: "closed",
 }
+DOUBT = -1  # beside libvirt's own numbers: a watcher of ours doubts that the guest runs
 
 
 class Listener:
@@ -54,7 +55,7 @@ class Listener:
             (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot),
         ):
             self._callbacks.append(connection.domainEventRegisterAny(None, event, callback, None))
-        self._driver.attend(connection)
+        self._driver.attend(connection, lambda uid: self._news.put((uid, DOUBT, 0)))
         thread = threading.Thread(target=self._work, name=f"listen-{self._driver.hypervisor}", daemon=True)
         thread.start()
 
@@ -98,6 +99,8 @@ class Listener:
         if event in OF_NO_CONCERN or not driver.notes.knows(uid):
             return
         try:
+            if event == DOUBT and not driver.went_unnoticed(uid):
+                return
             if event == libvirt.VIR_DOMAIN_EVENT_STARTED:
                 driver.guest_began(uid)
             elif event == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN:

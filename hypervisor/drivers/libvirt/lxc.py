@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from hypervisor.contract import CommandRecord, GuestSpec, Hypervisor, Observatio
 from hypervisor.drivers.libvirt import domain_xml, rootfs, seed, states
 from hypervisor.drivers.libvirt.console import ConsoleReaders
 from hypervisor.drivers.libvirt.driver import LibvirtDriver
-from hypervisor.drivers.libvirt.exits import ExitWatch, init_of
+from hypervisor.drivers.libvirt.exits import ExitWatch, init_of, lives
 from hypervisor.drivers.libvirt.faults import is_gone, speaking_plainly
 from hypervisor.drivers.libvirt.idmap import ID_COUNT
 from hypervisor.drivers.settings import DriverSettings
+
+CONTROLLER = "libvirt_lxc"  # the program that libvirtd starts for each container
 
 
 class LxcDriver(LibvirtDriver):
@@ -32,7 +35,8 @@ class LxcDriver(LibvirtDriver):
     def __init__(self, settings: DriverSettings) -> None:
         super().__init__(settings, "lxc")
         self.mounts_dir = settings.node_dir / "mounts"
-        self._exits = ExitWatch()
+        self._exits = ExitWatch(lambda uid: self._doubt(uid))
+        self._doubt: Callable[[str], None] = lambda uid: None  # while nobody listens
         self._consoles: ConsoleReaders | None = None  # while somebody listens
 
     def _root(self, uid: str) -> Path:
@@ -75,7 +79,8 @@ class LxcDriver(LibvirtDriver):
 
     # Listening ----------------------------------------------------------------------------------------------------
 
-    def attend(self, connection: libvirt.virConnect) -> None:
+    def attend(self, connection: libvirt.virConnect, doubt: Callable[[str], None]) -> None:
+        self._doubt = doubt
         self._consoles = ConsoleReaders()
         for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
             if self.notes.knows(domain.name()):
@@ -107,6 +112,19 @@ class LxcDriver(LibvirtDriver):
         self._note_end(uid, *self._verdict(uid, detail))
         self._exits.forget(uid)
 
+    def went_unnoticed(self, uid: str) -> bool:
+        """libvirtd may lose its line to a controller just after the start (seen in 9.0), and then never hears its end.
+
+        Such a container is noted as ended and taken from libvirtd, which would show it running for ever.
+        """
+        with speaking_plainly(f"looking at {uid}"):
+            domain = self._find(uid)
+            if domain is None or not domain.isActive() or _is_controller(domain.ID()):
+                return False
+            self._note_end(uid, *self._verdict(uid, libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED))
+            self._destroy(domain)
+        return True
+
     def _verdict(self, uid: str, detail: int) -> tuple[Observed, str]:
         if detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_DESTROYED:
             return states.of_stopped(detail)
@@ -117,6 +135,13 @@ class LxcDriver(LibvirtDriver):
     def _unexplained(self, uid: str) -> Observation:
         status = self._exits.status(uid)
         return super()._unexplained(uid) if status is None else self._note_end(uid, *meaning(status))
+
+
+def _is_controller(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip() == CONTROLLER and lives(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def meaning(status: int) -> tuple[Observed, str]:
