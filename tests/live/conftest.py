@@ -1,4 +1,4 @@
-"""One data center for all tests of a run that need one, with a KVM and an LXC guest in it."""
+"""One data center for all tests of a process that need one, with a KVM and an LXC guest in it."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from deploy.laptop.libvirt import virsh
 from deploy.laptop.stack import CLONE
 from deploy.laptop.supervision import Supervisor
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 LOOK_EVERY_S = 0.1
 # Leases, heartbeats and their deadlines are half as long as usual, so that nobody waits half a minute for a lost one.
 TIME_SCALE = 0.5
