@@ -44,9 +44,10 @@ def _sentences(status: int, document: dict[str, Any]) -> list[str]:
     if operation:
         lines.append(f"Busy with {operation} (vdc operation watch {operation}).")
     verbs = document.get("allowed_verbs")
-    if verbs is not None:
+    listed = ", ".join(map(str, verbs or ()))
+    if verbs is not None and not (listed and listed in detail):
         now = f"Its state is {state}; allowed now" if state and str(state) not in detail else "Allowed now"
-        lines.append(f"{now}: {', '.join(map(str, verbs)) or 'nothing'}.")
+        lines.append(f"{now}: {listed or 'nothing'}.")
     return lines
 
 

@@ -73,8 +73,6 @@ def rank(candidates: Sequence[Candidate], need: Need) -> list[Candidate]:
     for one in FILTERS:
         before, left = left, [candidate for candidate in left if one.fits(candidate, need)]
         if not left:
-            nodes = "the only node" if len(before) == 1 else f"all {len(before)} nodes"
-            raise NoRoom(
-                f"No room: the filter '{one.name}' refused {nodes} that were left; needed is {one.wants(need)}."
-            )
+            nodes = "the only node that was left" if len(before) == 1 else f"all {len(before)} nodes that were left"
+            raise NoRoom(f"No room: the filter '{one.name}' refused {nodes}; needed is {one.wants(need)}.")
     return sorted(left, key=lambda c: (-c.memory_mib_free, -c.vcpus_free, c.uid))
