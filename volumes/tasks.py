@@ -9,6 +9,7 @@ from core.errors import Permanent
 from hypervisor import local, rooms
 from hypervisor.backup_store import BackupStore
 from hypervisor.contract import SourceSpec
+from operations import engine
 from operations.run import StepRun
 from operations.task import step_task
 from volumes.models import BackupObject, Image, Volume
@@ -82,7 +83,7 @@ def _discard(run: StepRun) -> str:
 
 def mark_deleted(volume: Volume) -> None:
     """The disk is gone: state, and the room that it took, once."""
-    Volume.objects.filter(pk=volume.pk).update(state=VolumeState.DELETED)
+    engine.move([[Volume.KIND, volume.uid, VolumeState.DELETED]])
     if claim(Volume.objects.filter(pk=volume.pk, room_held=True), room_held=False):
         rooms.give_back(volume.node, disk_bytes=volume.size_bytes)
 
