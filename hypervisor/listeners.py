@@ -17,5 +17,12 @@ on_seen: list[Callable[[Node, Observation], None]] = []
 on_seen_all: list[Callable[[Node, list[Observation]], None]] = []
 # The node has been silent for too long.
 on_silent: list[Callable[[Node], None]] = []
+# Whose guests are these? uid → primary key of the node, for those that a row knows. For who watches several nodes.
+guests_of: list[Callable[[list[str]], dict[str, int]]] = []
 # The node goes down in order: power its guests off as operations; yields sentences of progress until all are off.
 on_drain: list[Callable[[Node], Iterator[str]]] = []
+
+
+def nodes_of(uids: list[str]) -> dict[str, int]:
+    """The nodes that these guests are on, as far as a row knows."""
+    return {uid: node for find in guests_of for uid, node in find(uids).items()}

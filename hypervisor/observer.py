@@ -16,10 +16,8 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 import structlog
-from django.conf import settings
 from django.db import close_old_connections, connection
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -31,12 +29,12 @@ from hypervisor import listeners, liveness, local
 from hypervisor.contract import Observation
 from hypervisor.drivers.base import Driver
 from hypervisor.models import Node, NodePulse
+from hypervisor.opening import this_start
 from operations.events import note
 from operations.locks import HeldElsewhere
 
 log = structlog.get_logger()
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 PAUSE_AWAY_S = 1.0
 LISTEN_AGAIN_S = 1.0
 
@@ -82,14 +80,13 @@ class Observer:
 
     def _start_if_new(self) -> None:
         """After a new boot or a new start of the stack: bring up what is wanted, then open the lanes."""
-        boot_id, start_id = BOOT_ID.read_text().strip(), settings.STACK["start_id"]
-        self._node.refresh_from_db()
-        if (self._node.boot_id, self._node.start_id) == (boot_id, start_id):
+        row = Node.objects.filter(pk=self._node.pk)
+        if row.filter(**this_start()).exists():
             self._is_open = True
             return
         for listener in listeners.on_start:
             listener(self._node)
-        Node.objects.filter(pk=self._node.pk).update(boot_id=boot_id, start_id=start_id)
+        row.update(**this_start())
         self._is_open = True
         note("node", self._node.uid, "node.start", f"{self._node} started anew")
         log.info("the node starts anew; its lanes are open", node=self._node.uid)

@@ -18,3 +18,4 @@ class InstancesConfig(AppConfig):
         listeners.on_start.append(observing.node_started)
         listeners.on_silent.append(observing.node_silent)
         listeners.on_drain.append(observing.drain)
+        listeners.guests_of.append(observing.nodes_of)

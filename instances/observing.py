@@ -132,6 +132,11 @@ def _write_if_changed(instance: Instance, look: Observation) -> None:
         _write_observed(instance, look)
 
 
+def nodes_of(uids: list[str]) -> dict[str, int]:
+    """The node of each of these guests that a live instance knows."""
+    return dict(Instance.objects.live().filter(uid__in=uids).values_list("uid", "node"))
+
+
 def node_silent(node: Node) -> None:
     """Nobody can say how its guests are."""
     Instance.objects.on_node(node).update(

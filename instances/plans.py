@@ -22,7 +22,8 @@ def _root(instance: Instance) -> VolumeAttachment:
 
 
 def _networks(instance: Instance) -> dict[str, Any]:
-    return {"networks": sorted(set(instance.vifs.values_list("network__uid", flat=True)))}
+    uids = sorted(set(instance.vifs.values_list("network__uid", flat=True)))
+    return {"hypervisor": instance.hypervisor, "networks": uids}
 
 
 def launch(instance: Instance, params: dict[str, Any]) -> Plan:

@@ -30,20 +30,24 @@ DEAF_EXIT_CODE = 75
 DEAF_GRACE_S = 5.0
 
 
-def serve(node: str, lane: str) -> None:
-    """Run the worker of a lane until it is told to end. Returns when it has ended in order."""
-    setproctitle(f"vdc {lane} {node}".strip())
-    until_known(partial(ask_for_bells, node, lane), f"start of the lane {lane}")
+def serve(lane: str, nodes: list[str]) -> None:
+    """Run the worker of a lane of these nodes until it is told to end; the control lane is of the node "".
+
+    Returns when it has ended in order.
+    """
+    whose = nodes[0] if len(nodes) == 1 else f"{len(nodes)} nodes"
+    setproctitle(f"vdc {lane} {whose}".strip())
+    until_known(partial(ask_for_bells, nodes, lane), f"start of the lane {lane}")
     task_prerun.connect(_fresh_connections, weak=False)
     worker_shutting_down.connect(_hand_back, weak=False)
-    threading.Thread(target=_watch_for_deafness, args=(node, lane), name="deaf-watch", daemon=True).start()
+    threading.Thread(target=_watch_for_deafness, args=(nodes, lane), name="deaf-watch", daemon=True).start()
     current_app.worker_main(
         [
             "worker",
-            f"--queues={queue_name(node, lane)}",
+            f"--queues={','.join(queue_name(node, lane) for node in nodes)}",
             "--pool=threads",
             f"--concurrency={THREADS[lane]}",
-            f"--hostname={lane}.{node or 'control'}@%h",
+            f"--hostname={lane}.{nodes[0] or 'control'}@%h",
             "--without-gossip",
             "--without-mingle",
             "--without-heartbeat",
@@ -62,13 +66,13 @@ def _hand_back(**_: object) -> None:
     keeper.stop_all()
 
 
-def _watch_for_deafness(node: str, lane: str) -> None:
+def _watch_for_deafness(nodes: list[str], lane: str) -> None:
     """Bells wait, slots are free, several looks in a row: leave, the process manager starts us anew."""
     looks = 0
     while True:
         time.sleep(DEAF_EVERY_S)
         try:
-            waiting = queue_lengths([(node, lane)])[node, lane]
+            waiting = sum(queue_lengths([(node, lane) for node in nodes]).values())
         except Unreachable:
             looks = 0  # "cannot ask" is not "deaf"
             continue

@@ -68,19 +68,19 @@ def _next(operation: engine.Operation, step: Step, why: str) -> engine.Bell | No
     return engine.end(operation, OperationState.FAILED, error=error)
 
 
-def take_over(node: str, lane: str) -> int:
+def take_over(nodes: list[str], lane: str) -> int:
     """A lane that starts and holds its lock: what was running here before is nobody's now. Returns how many steps.
 
     What waits is rung for, too: a worker that goes down can swallow a bell, even that of the step it hands back.
     """
-    orphans = list(Step.objects.filter(node=node, lane=lane, ended_at=None).exclude(worker=""))
+    orphans = list(Step.objects.filter(node__in=nodes, lane=lane, ended_at=None).exclude(worker=""))
     for step in orphans:
         lose(step, f"its worker {step.worker} ended before the step did")
-    ring_missing(waiting().filter(node=node, lane=lane))
+    ring_missing(waiting().filter(node__in=nodes, lane=lane))
     return len(orphans)
 
 
-def ask_for_bells(node: str, lane: str) -> None:
+def ask_for_bells(nodes: list[str], lane: str) -> None:
     """A lane that starts: bells that the process before it took along are rung again by the sweep's next round."""
-    waiting = Step.objects.filter(node=node, lane=lane, ended_at=None, worker="", queued_at__isnull=False)
+    waiting = Step.objects.filter(node__in=nodes, lane=lane, ended_at=None, worker="", queued_at__isnull=False)
     waiting.update(rung_at=None, rings=0)

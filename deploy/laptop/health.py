@@ -11,7 +11,7 @@ from typing import Any
 
 from deploy.laptop import cgroups, libvirt, machine, postgres
 from deploy.laptop.stack import Stack, StackError
-from deploy.laptop.supervision import COMING, PROGRAMS, Supervisor
+from deploy.laptop.supervision import COMING, Supervisor, programs_of
 from deploy.stages import Stage
 
 ANSWER_S = 5.0
@@ -125,7 +125,8 @@ def taken_port(stack: Stack, port: int) -> str:
 def table(stack: Stack, content: dict[str, Any]) -> tuple[list[str], bool]:
     """Lines for people, one per program, and whether all that was started is healthy."""
     infos = Supervisor(stack).infos()
-    started = [program for program in PROGRAMS if infos[program]["statename"] != "STOPPED"]
+    programs = programs_of(content)
+    started = [program for program in programs if infos[program]["statename"] != "STOPPED"]
     lines, all_healthy = [f"  {'program':<14} {'state':<9} {'pid':>7}  health"], True
     for program in started:
         info = infos[program]
@@ -135,6 +136,6 @@ def table(stack: Stack, content: dict[str, Any]) -> tuple[list[str], bool]:
         state = "running" if healthy else info["statename"].lower()
         health = words if healthy else why(stack, content, program, info)
         lines.append(f"  {program:<14} {state:<9} {info['pid'] or '':>7}  {health}")
-    if len(started) < len(PROGRAMS):
-        lines.append(f"  not started: {', '.join(program for program in PROGRAMS if program not in started)}")
+    if len(started) < len(programs):
+        lines.append(f"  not started: {', '.join(program for program in programs if program not in started)}")
     return lines, all_healthy

@@ -12,7 +12,7 @@ from typing import Any
 
 from deploy.laptop import cgroups, claim, health, libvirt, machine, namespaces, postgres, stopping
 from deploy.laptop.stack import CLONE, PATH, Stack, StackError
-from deploy.laptop.supervision import COMING, CONTROL_PLANE, INFRASTRUCTURE, NODE, PROGRAMS, Supervisor
+from deploy.laptop.supervision import COMING, INFRASTRUCTURE, NODE, Supervisor, programs_of
 from deploy.stages import stage
 
 INFRASTRUCTURE_ONLY = "infrastructure"
@@ -37,7 +37,7 @@ def up(name: str, only: str | None = None, port: int | None = None) -> dict[str,
         content = claim.claim(stack, port)
         if stack.going_down.exists():
             stopping.stop_everything(stack, content, lock)  # an interrupted stop is finished before anything starts
-        if _is_up(stack, content, INFRASTRUCTURE if only else PROGRAMS):
+        if _is_up(stack, content, INFRASTRUCTURE if only else programs_of(content)):
             print(f"{name!r} is up already.", flush=True)
             return content
         print(f"Starting the stack {name!r} in {stack.state_dir}", flush=True)
@@ -163,7 +163,9 @@ def _start_product(stack: Stack, content: dict[str, Any], lock: int) -> dict[str
     )
     manage(stack, "node", "see what this machine can do", "node", "join", inside=True, inherited=(lock,))
     manage(stack, "prepare", "operator, account, network and storage", "prepare_stack", inherited=(lock,))
-    programs = (*CONTROL_PLANE, *NODE)
+    if content.get("fake_nodes"):
+        manage(stack, "fleet", "nodes that pretend", "fleet", "join", str(content["fake_nodes"]), inherited=(lock,))
+    programs = programs_of(content)[len(INFRASTRUCTURE) :]
     for program in programs:
         supervisor.begin(program)
     with stage("processes", "web, workers and this machine's node") as progress:

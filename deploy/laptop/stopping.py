@@ -14,7 +14,7 @@ from typing import Any
 from deploy.laptop import cgroups, claim, health, leftovers, libvirt, machine, namespaces
 from deploy.laptop.mounts import mounts_below
 from deploy.laptop.stack import CLONE, Stack, StackError
-from deploy.laptop.supervision import NODE, Supervisor
+from deploy.laptop.supervision import NODE, Supervisor, programs_of
 from deploy.stages import stage
 
 # Guests get 60 s to power off and are then ended by force, all at once; what takes longer than this hangs.
@@ -23,7 +23,7 @@ DRAIN_S = 240.0
 ORDER = (
     ("web", "files"),
     ("sweep", "control"),
-    ("node-observer", "node-ops", "node-bulk"),
+    ("fleet-observer", "fleet-ops", "fleet-bulk", "node-observer", "node-ops", "node-bulk"),
     ("libvirtd",),
     ("virtlogd", "redis"),
     ("postgres",),
@@ -86,7 +86,7 @@ def stop_everything(stack: Stack, content: dict[str, Any], lock: int) -> None:
     if supervisor.is_alive():
         _drain(stack, content, supervisor, lock)
         try:
-            _stop_programs(stack, supervisor)
+            _stop_programs(stack, content, supervisor)
         except (OSError, http.client.HTTPException, xmlrpc.client.Error) as exc:
             print(f"  supervisor     died meanwhile ({exc}); going on without it", flush=True)
     with stage("leftovers", "processes, namespaces, links, tables, loops"):
@@ -129,8 +129,9 @@ def _drain(stack: Stack, content: dict[str, Any], supervisor: Supervisor, lock: 
     print(f"  guests         {word}  {time.monotonic() - began:.1f} s", flush=True)
 
 
-def _stop_programs(stack: Stack, supervisor: Supervisor) -> None:
-    for programs in ORDER:
+def _stop_programs(stack: Stack, content: dict[str, Any], supervisor: Supervisor) -> None:
+    ours = programs_of(content)
+    for programs in (tuple(program for program in group if program in ours) for group in ORDER):
         with stage("stop", ", ".join(programs)):
             if programs == ("libvirtd",) and (ended := libvirt.destroy_guests(stack)):
                 print(f"  guests         ended by force: {', '.join(ended)}", flush=True)

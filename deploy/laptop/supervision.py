@@ -20,7 +20,7 @@ PROCESSES = Path(__file__).with_name("processes.conf")
 INFRASTRUCTURE = ("postgres", "redis", "virtlogd", "libvirtd")
 CONTROL_PLANE = ("control", "sweep", "files", "web")
 NODE = ("node-observer", "node-ops", "node-bulk")
-PROGRAMS = (*INFRASTRUCTURE, *CONTROL_PLANE, *NODE)
+FLEET = ("fleet-observer", "fleet-ops", "fleet-bulk")
 
 ANSWER_S = 15.0
 START_S = 15.0
@@ -28,6 +28,11 @@ STOP_S = 30.0
 # For its first second a program is "starting" to supervisor, whatever it does already.
 COMING = {"STARTING", "RUNNING"}
 DOWN = {"STOPPED", "EXITED", "FATAL"}
+
+
+def programs_of(content: dict[str, Any]) -> tuple[str, ...]:
+    """All programs of a stack; a fleet only where the stack file asks for fake nodes."""
+    return (*INFRASTRUCTURE, *CONTROL_PLANE, *NODE, *(FLEET if content.get("fake_nodes") else ()))
 
 
 class _Connection(UnixStreamHTTPConnection):

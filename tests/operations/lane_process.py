@@ -17,5 +17,5 @@ from tests.operations import parts  # noqa: E402
 if __name__ == "__main__":
     with parts.registered():
         if "take-over" in sys.argv:
-            take_over(parts.NODE, "ops")
-        serve(parts.NODE, "ops")
+            take_over([parts.NODE], "ops")
+        serve("ops", [parts.NODE])

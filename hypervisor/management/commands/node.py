@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from setproctitle import setproctitle
 
@@ -17,12 +14,11 @@ from core.errors import WorkError
 from hypervisor import joining, listeners, local
 from hypervisor.housekeeping import keep_house
 from hypervisor.models import Node
-from hypervisor.observer import BOOT_ID, Observer
+from hypervisor.observer import Observer
+from hypervisor.opening import stop_on_signal, wait_for_open_lanes
 from operations.lane import serve
 from operations.locks import hold_for_life
 from operations.recovery import take_over
-
-LANES_LOOK_S = 0.5
 
 
 class Command(BaseCommand):
@@ -56,17 +52,17 @@ class Command(BaseCommand):
         node = local.this_node()
         setproctitle(f"vdc observer {node.uid}")
         lock = hold_for_life(f"{node.uid}.observer")
-        Observer(node, _stop_on_signal()).run()
+        Observer(node, stop_on_signal()).run()
         os.close(lock)
 
     def _lane(self, options: dict[str, Any]) -> None:
         node, lane = local.this_node(), options["lane"]
         lock = hold_for_life(f"{node.uid}.{lane}")
-        if _wait_for_open_lanes(node):
-            take_over(node.uid, lane)
+        if wait_for_open_lanes(Node.objects.filter(pk=node.pk)):
+            take_over([node.uid], lane)
             if lane == "bulk":
                 keep_house(node)
-            serve(node.uid, lane)
+            serve(lane, [node.uid])
         os.close(lock)
 
     def _drain(self, options: dict[str, Any]) -> None:
@@ -74,24 +70,3 @@ class Command(BaseCommand):
         for drain in listeners.on_drain:
             for sentence in drain(node):
                 self.stdout.write(sentence)
-
-
-def _stop_on_signal() -> threading.Event:
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, lambda *_: stop.set())
-    return stop
-
-
-def _wait_for_open_lanes(node: Node) -> bool:
-    """Wait until the observer has opened the lanes for this boot and start; False when told to end before that."""
-    stop = _stop_on_signal()
-    boot_id, start_id = BOOT_ID.read_text().strip(), settings.STACK["start_id"]
-    while not stop.is_set():
-        node.refresh_from_db()
-        if (node.boot_id, node.start_id) == (boot_id, start_id):
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            return True
-        stop.wait(LANES_LOOK_S)
-    return False

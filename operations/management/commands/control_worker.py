@@ -9,4 +9,4 @@ class Command(BaseCommand):
     help = "Serve the control lane: steps that belong to no node."
 
     def handle(self, *args, **options):
-        serve("", "control")
+        serve("control", [""])

@@ -1,0 +1,143 @@
+"""A fleet: nodes that exist as rows, all served by this machine, whose guests are fake. For scale, and for trying out.
+
+Their names begin with the name of this machine's node. One process per lane serves the queues of all of them, and one
+observer beats for all; their guests live in one fake world, whose changes are told to the node that the guest is on.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+from django.conf import settings
+from django.db import close_old_connections, connection
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+
+from core.database import DATABASE_ERRORS, unreachable
+from core.errors import WorkError
+from hypervisor import listeners, liveness, local
+from hypervisor.contract import Hypervisor, Observation
+from hypervisor.models import Node, NodePulse, NodeRoom, NodeStatus
+from hypervisor.opening import this_start
+
+log = structlog.get_logger()
+
+VCPUS = 64
+MEMORY_MIB = 256 * 1024
+DISK_BYTES = 16 << 40
+LISTEN_EVERY_S = 0.5
+PAUSE_AWAY_S = 1.0
+
+
+def nodes() -> QuerySet[Node]:
+    """The nodes of this machine's fleet."""
+    return Node.objects.filter(name__startswith=f"{settings.STACK['node_name']}.fake-").order_by("id")
+
+
+def join(count: int) -> list[Node]:
+    """Have at least `count` of them; those that are there already stay as they are."""
+    for number in range(1, count + 1):
+        node, is_new = Node.objects.get_or_create(
+            name=f"{settings.STACK['node_name']}.fake-{number}",
+            defaults={
+                "arch": "x86_64",
+                "hypervisors": [Hypervisor.FAKE.value],
+                "vcpus": VCPUS,
+                "memory_mib": MEMORY_MIB,
+                "disk_bytes": DISK_BYTES,
+            },
+        )
+        if is_new:
+            NodeRoom.objects.create(node=node)
+            NodePulse.objects.create(node=node)
+    return list(nodes())
+
+
+class FleetObserver:
+    """Watches all nodes of the fleet until `stop` is set: the same duties as a node's observer, in one loop."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._nodes = {node.pk: node for node in nodes()}
+        self._heard: queue.SimpleQueue[Observation] = queue.SimpleQueue()
+        self._beat_at = self._looked_at = 0.0
+
+    def run(self) -> None:
+        driver = local.driver(Hypervisor.FAKE)
+        unlisten = driver.listen(self._heard.put, lambda why: log.warning("the line to the fake world broke", why=why))
+        for work in (self._look_at_all, self._start, self._beat):
+            self._insist(work)
+        while not self._stop.is_set():
+            self._turn()
+        unlisten()
+
+    def _start(self) -> None:
+        """As a node that starts anew: what ran before and is wanted is queued, then the lanes may work."""
+        for node in nodes().exclude(**this_start()):
+            for listener in listeners.on_start:
+                listener(node)
+        nodes().update(**this_start())
+        log.info("the lanes of the fleet are open", nodes=len(self._nodes))
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        if now - self._beat_at >= liveness.HEARTBEAT_S:
+            self._insist(self._beat)
+        if now - self._looked_at >= liveness.OBSERVE_EVERY_S:
+            self._insist(self._look_at_all)
+        try:
+            look = self._heard.get(timeout=LISTEN_EVERY_S)
+        except queue.Empty:
+            return
+        self._insist(partial(self._tell, look))
+
+    def _beat(self) -> None:
+        self._beat_at = time.monotonic()
+        close_old_connections()
+        beaten = NodePulse.objects.filter(node__in=self._nodes)
+        beaten.update(heartbeat_at=Now())
+        for pulse in beaten.filter(status=NodeStatus.OFFLINE):
+            liveness.beat(self._nodes[pulse.pk])
+
+    def _tell(self, look: Observation) -> None:
+        close_old_connections()
+        node = self._nodes.get(listeners.nodes_of([look.uid]).get(look.uid))
+        if node is not None:
+            for listener in listeners.on_seen:
+                listener(node, look)
+
+    def _look_at_all(self) -> None:
+        self._looked_at = time.monotonic()
+        close_old_connections()
+        looks = local.driver(Hypervisor.FAKE).observe_all()
+        placed = listeners.nodes_of([look.uid for look in looks])
+        seen_on: dict[int | None, list[Observation]] = defaultdict(list)
+        for look in looks:
+            seen_on[placed.get(look.uid)].append(look)
+        for node in self._nodes.values():
+            for listener in listeners.on_seen_all:
+                listener(node, seen_on[node.pk])
+        NodePulse.objects.filter(node__in=self._nodes).update(observed_at=Now())
+
+    def _insist(self, work: Callable[[], None]) -> None:
+        """Do it until the database has answered."""
+        while True:
+            try:
+                work()
+                return
+            except WorkError as fault:
+                log.warning("the fleet cannot be observed now; nothing is concluded", why=fault.message)
+                return
+            except DATABASE_ERRORS as exc:
+                if not unreachable(exc):
+                    raise
+                log.warning("the database did not answer; what was seen is kept", error=str(exc).strip())
+                connection.close()
+            if self._stop.wait(PAUSE_AWAY_S):
+                return
