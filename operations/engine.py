@@ -13,6 +13,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
+from core import logs
 from core.claim import claim
 from core.database import DATABASE_ERRORS
 from core.errors import Conflict
@@ -66,6 +67,7 @@ def _begin_once(verb: Verb, subject: Any, requested_by: str, params: dict[str, A
         subject_uid=subject.uid,
         params=params,
         requested_by=requested_by,
+        request_id=logs.request_id(),
     )
     with transaction.atomic():
         holder = holder_of(subject.uid)

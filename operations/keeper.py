@@ -1,7 +1,8 @@
 """The thread that keeps the claims of a worker process alive, and hears when work should stop.
 
-One statement a tick for all running steps: renew leases, write progress, read back who lost its claim or was
-cancelled. A database that does not answer changes nothing here: no deadline counts such time, nor does the sweep.
+One statement a tick for all running steps: renew leases, write progress and new log lines, read back who lost its
+claim or was cancelled. A database that does not answer changes nothing here: no deadline counts such time, nor does
+the sweep.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ log = structlog.get_logger()
 _RENEW = """
     UPDATE operations_step AS step
        SET lease_until = now() + make_interval(secs => %s),
-           progress_done = seen.done, progress_total = seen.total, progress_unit = seen.unit
-      FROM unnest(%s::bigint[], %s::int[], %s::bigint[], %s::bigint[], %s::text[])
-           AS seen(id, attempt, done, total, unit),
+           progress_done = seen.done, progress_total = seen.total, progress_unit = seen.unit,
+           log = COALESCE(seen.log, step.log)
+      FROM unnest(%s::bigint[], %s::int[], %s::bigint[], %s::bigint[], %s::text[], %s::text[])
+           AS seen(id, attempt, done, total, unit, log),
            operations_operation AS operation
      WHERE step.id = seen.id AND step.attempt = seen.attempt AND step.state IN ('running', 'undoing')
        AND operation.id = step.operation_id
@@ -124,18 +126,21 @@ class _Life:
 
 def _renew(runs: list[StepRun]) -> None:
     close_old_connections()
+    logs = [run.log.unsaved() for run in runs]
     columns = (
         [run.step.pk for run in runs],
         [run.step.attempt for run in runs],
         [run.done for run in runs],
         [run.total for run in runs],
         [run.unit for run in runs],
+        [text for _, text in logs],
     )
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL synchronous_commit = off")  # a lost renewal is renewed again
         cursor.execute(_RENEW, [timing.LEASE_S, *columns])
         kept = {(step_id, attempt): cancel_reason for step_id, attempt, cancel_reason in cursor.fetchall()}
-    for run in runs:
+    for run, (version, _) in zip(runs, logs, strict=True):
+        run.log.saved(version)
         cancel_reason = kept.get((run.step.pk, run.step.attempt))
         if cancel_reason is None:
             run.stop(Fenced(f"attempt {run.step.attempt} of {run.step.task} was given to someone else"))

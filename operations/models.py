@@ -24,6 +24,7 @@ class Operation(Row):
     ending = models.CharField(max_length=16, choices=OperationState, blank=True)
     params = models.JSONField(default=dict)
     requested_by = models.CharField(max_length=255)
+    request_id = models.CharField(max_length=64, blank=True)  # of the HTTP request that began it; "" for the system
     cancel_reason = models.CharField(max_length=255, blank=True)  # not empty: stop at the next safe point
     superseded_by = models.CharField(max_length=255, blank=True)
     error = models.JSONField(null=True)
@@ -97,6 +98,7 @@ class Step(models.Model):
     commands = models.JSONField(default=list)
     result = models.JSONField(default=dict)
     error = models.JSONField(null=True)
+    log = models.TextField(blank=True)  # the node's lines, see step_log
 
     class Meta:
         ordering = ["operation_id", "position"]

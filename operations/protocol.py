@@ -24,6 +24,7 @@ from django.db.models.functions import Coalesce, Now
 from core.claim import claim
 from core.database import DATABASE_ERRORS, unreachable
 from core.errors import Cancelled, Fenced, Transient, Unreachable, WorkError
+from core.logs import overheard
 from operations import engine, register, timing
 from operations.bell import ring
 from operations.events import note_of
@@ -93,11 +94,9 @@ def _claimed(step_id: int, attempt: int, mine: str) -> StepRun | None:
 
 def _attempt(run: StepRun) -> tuple[int, int] | None:
     task = register.tasks[run.step.task]
-    words = structlog.contextvars.bound_contextvars(
-        operation=run.operation.uid, step=run.step.task, attempt=run.step.attempt, node=run.step.node or None
-    )
+    words = structlog.contextvars.bound_contextvars(**run.words)
     try:
-        with words, keeper.keeping(run), ExitStack() as held:
+        with words, overheard(run.log.add), keeper.keeping(run), ExitStack() as held:
             outcome = _waited(held, run) or _work(task, run)
             return _say(task, run, outcome)
     except Fenced as fenced:
@@ -222,7 +221,7 @@ def _waiting_bell(operation: Operation) -> engine.Bell | None:
 def _write(task: StepTask, run: StepRun, outcome: Outcome, operation: Operation, step: Step) -> engine.Bell | None:
     if operation.cancel_reason and not run.undoing and outcome.word in ("retried", "stopped"):
         outcome = replace(outcome, word="cancelled")  # nobody wants a next attempt
-    step.commands = run.commands
+    step.commands, step.log = run.commands, run.log.text()
     step.progress_done, step.progress_total, step.progress_unit = run.done, run.total, run.unit
     step.attempts.append(_attempt_record(step, operation, outcome))
     step.lease_until = None

@@ -10,6 +10,7 @@ from typing import Any
 from core.errors import Fenced, WorkError
 from operations.models import Operation, Step
 from operations.states import StepState
+from operations.step_log import StepLog
 
 MOST_COMMANDS = 100  # kept in the story of one step
 
@@ -31,6 +32,7 @@ class StepRun:
         self.operation = operation
         self.undoing = step.state == StepState.UNDOING
         self.commands: list[dict[str, Any]] = list(step.commands)
+        self.log = StepLog(step.log, step.attempt)
         # What an earlier attempt said stays until this one knows better; an undo says nothing.
         self.done: int | None = step.progress_done
         self.total: int | None = step.progress_total
@@ -52,6 +54,19 @@ class StepRun:
     def tag(self) -> str:
         """Names what this attempt makes for a while: "op-abc.1.2" is attempt 2 of step 1."""
         return f"{self.operation.uid}.{self.step.position}.{self.step.attempt}"
+
+    @property
+    def words(self) -> dict[str, Any]:
+        """What every log line of this attempt carries."""
+        known = {
+            "operation": self.operation.uid,
+            "step": self.step.task,
+            "subject": self.subject_uid,
+            "attempt": self.step.attempt,
+            "node": self.step.node,
+            "request_id": self.operation.request_id,
+        }
+        return {name: value for name, value in known.items() if value}
 
     def stop(self, why: WorkError) -> None:
         """Ask the work to end at its next safe point; the first reason counts, but being fenced always does."""

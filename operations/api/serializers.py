@@ -32,6 +32,7 @@ class OperationSerializer(RowSerializer):
             "state",
             "subject",
             "requested_by",
+            "request_id",
             "started_at",
             "ended_at",
             "cancel_reason",
@@ -120,6 +121,7 @@ def step_document(step: Step) -> dict[str, Any]:
         "started_at": moment(step.started_at),
         "ended_at": moment(step.ended_at),
         "commands": step.commands,
+        "log": step.log.splitlines(),
         "result": step.result,
         "error": step.error,
     }
