@@ -32,6 +32,8 @@ Bell = tuple[int, int, str, str, str]  # step id, attempt, task, node, lane
 
 TRIES = 5  # to begin, while others let go of the subject and take it
 UNDO_RETRIES = 4
+MOST_REASON = 255  # characters
+ERROR = "error"  # the state of every noun that says: look at `error`, what is so is not what was asked for
 
 
 # --- begin -----------------------------------------------------------------------------------------------------
@@ -216,14 +218,36 @@ def advance(operation: Operation) -> Bell | None:
     """
     steps = list(Step.objects.filter(operation=operation).order_by("position"))
     if operation.ending:
-        undo = [step for step in reversed(steps) if step.state == StepState.UNDOING]
-        return _queue_undo(undo[0]) if undo else _finish(operation, operation.ending)
-    if operation.cancel_reason:
+        return _advance_undo(operation, steps)
+    if operation.cancel_reason and not _is_too_late(steps):
         return end(operation, OperationState.CANCELLED, steps=steps)
     blocked = next((step for step in steps if step.state == StepState.BLOCKED), None)
     if blocked is None:
         return _finish(operation, OperationState.DONE)
     return _queue(blocked)
+
+
+def _is_too_late(steps: list[Step]) -> bool:
+    """To cancel: all is done, and nothing of it can be undone."""
+    return all(step.state == StepState.DONE and not _goes(step, OperationState.CANCELLED) for step in steps)
+
+
+def _advance_undo(operation: Operation, steps: list[Step]) -> Bell | None:
+    """Undo the newest that must go. What is whole stays once something that may stand on it could not be undone."""
+    for step in reversed(steps):
+        if step.state != StepState.UNDOING:
+            continue
+        if not (operation.held and register.tasks[step.task].whole):
+            return _queue_undo(step)
+        _keep(operation, step)
+    return _finish(operation, operation.ending)
+
+
+def _keep(operation: Operation, step: Step) -> None:
+    state = StepState.DONE if step.was_done else StepState.CANCELLED
+    Step.objects.filter(pk=step.pk).update(state=state, ended_at=Now())
+    operation.held.append(f"{step.task} was left as it is, for what came after it could not be undone")
+    operation.save(update_fields=["held"])
 
 
 def _queue(step: Step) -> Bell:
@@ -298,11 +322,31 @@ def _settle_subjects(operation: Operation, row: Any) -> None:
         row.state, row.error = verb.to, None
     elif not operation.superseded_by:
         row.state = verb.failed_to if operation.state == OperationState.FAILED else verb.cancelled_to
-        row.error = operation.error and {**operation.error, "operation": operation.uid}
+        if operation.held:  # not all could be undone: nobody may take it for what it was before
+            row.state = ERROR
+        row.error = _reason(operation, row)
         held = OperationSubject.objects.filter(operation=operation, hold=Hold.OPEN)
         _give_up_others(list(held), row)
     row.save(update_fields=["state", "error"])
     verb.on_end(row, operation)
+
+
+def _reason(operation: Operation, row: Any) -> dict[str, Any] | None:
+    """Why the subject is not what it was asked to be; None when it was cancelled and nothing is left of that."""
+    if operation.error:
+        return {**operation.error, "operation": operation.uid}
+    if row.state != ERROR:
+        return None
+    what = operation.verb.partition(".")[2]
+    possible = [verb.name for verb in register.nouns[row.KIND].verbs.values() if verb.offered and ERROR in verb.frm]
+    return {
+        "class": "Cancelled",
+        "message": "; ".join([f"{what} was cancelled: {operation.cancel_reason}", *operation.held]),
+        "advice": f"What was begun may be half done; possible now: {', '.join(possible) or 'nothing'}.",
+        "step": "",
+        "place": "",
+        "operation": operation.uid,
+    }
 
 
 def _give_up_others(held: list[OperationSubject], main: Any) -> None:
@@ -310,7 +354,7 @@ def _give_up_others(held: list[OperationSubject], main: Any) -> None:
     for subject in held:
         model = register.nouns[subject.kind].model
         if subject.uid != main.uid:
-            model.objects.filter(uid=subject.uid, state__in=model.MOVING).update(state="error", error=main.error)
+            model.objects.filter(uid=subject.uid, state__in=model.MOVING).update(state=ERROR, error=main.error)
 
 
 def _last_words(operation: Operation, row: Any) -> str:
@@ -347,20 +391,44 @@ def _begin_successor(operation: Operation) -> None:
 # --- cancel, observe -------------------------------------------------------------------------------------------
 
 
-def cancel(operation: Operation, *, reason: str, superseded_by: str = "") -> None:
-    """Ask an open operation to end: a running step stops at its next safe point, a queued one never begins."""
+def cancel(operation: Operation, *, reason: str, superseded_by: str = "") -> bool:
+    """Ask an operation to end: a running step stops at its next safe point, a queued one never begins.
+
+    False: it has ended already, nothing changes. Asking twice changes nothing either.
+    """
     with transaction.atomic():
+        before = _predecessor(operation) if operation.state == OperationState.WAITING else None
         operation = locked(operation.pk)
         if operation.ended_at is not None:
-            return
-        operation.cancel_reason = operation.cancel_reason or reason
+            return False
+        if operation.cancel_reason and not superseded_by:
+            return True
+        operation.cancel_reason = operation.cancel_reason or reason[:MOST_REASON]
         operation.superseded_by = superseded_by or operation.superseded_by
         operation.save(update_fields=["cancel_reason", "superseded_by"])
         note_of(operation, "cancel", f"asked to stop: {reason}")
+        if operation.state == OperationState.WAITING:
+            _withdraw(operation, before)
+            return True
         in_hand = Step.objects.filter(operation=operation, state__in=[StepState.RUNNING, StepState.UNDOING])
-        if operation.ending or in_hand.exclude(worker="").exists():
-            return  # the end of that step sees the reason
-        _ring_on_commit(advance(operation))
+        if not operation.ending and not in_hand.exclude(worker="").exists():
+            _ring_on_commit(advance(operation))  # else the end of that step sees the reason
+        return True
+
+
+def _predecessor(operation: Operation) -> Operation | None:
+    """The open operation that this one supersedes, under its lock: taken in the order of their ends."""
+    return Operation.objects.select_for_update().filter(superseded_by=operation.uid, ended_at=None).first()
+
+
+def _withdraw(operation: Operation, before: Operation | None) -> None:
+    """It had not begun: its subject stays with the one that it waited for, which ends now for itself."""
+    if before is not None:
+        Operation.objects.filter(pk=before.pk).update(superseded_by="")
+    operation.state = OperationState.CANCELLED
+    Operation.objects.filter(pk=operation.pk).update(state=operation.state, ended_at=Now())
+    OperationSubject.objects.filter(operation=operation).update(hold=Hold.CLOSED)
+    note_of(operation, operation.state, _last_words(operation, None))
 
 
 def observed(row: Any, state: str, *, frm: frozenset[str], evidence: str) -> bool:

@@ -112,6 +112,11 @@ class Step(models.Model):
     def __str__(self) -> str:
         return f"{self.task} ({self.state})"
 
+    @property
+    def was_done(self) -> bool:
+        """Had its work come to its end, whatever has become of it since?"""
+        return bool(self.attempts) and any(past["outcome"] == "done" for past in self.attempts)
+
 
 class Event(models.Model):
     """What happened, kept by names and uids only: an event outlives its subject."""
