@@ -17,7 +17,7 @@ from core import logs
 from core.claim import claim
 from core.database import DATABASE_ERRORS
 from core.errors import Conflict
-from operations import register
+from operations import register, resuming
 from operations.bell import ring
 from operations.events import note, note_of
 from operations.faults import foreseen, told
@@ -101,10 +101,24 @@ def _begin_now(operation: Operation, verb: Verb, subject: Any) -> None:
         raise _Overtaken(subject)
     row = type(subject).objects.select_for_update().get(pk=subject.pk)
     if row.state not in verb.frm:
-        raise _wrong_state(row, verb)
+        raise _wrong_state(row, verb, f"{row.uid} is {row.state}")
+    asked = f"{operation.requested_by} asked for {verb.name} of {row.uid}"
+    if verb.resumes:
+        verb = _resume(operation, row, verb)
+        asked = f"{asked}: {verb.name} goes on where {operation.resumes} stopped"
     verb.on_begin(row, operation)
-    note_of(operation, "requested", f"{operation.requested_by} asked for {verb.name} of {row.uid}")
+    note_of(operation, "requested", asked)
     _activate(operation, verb, row)
+
+
+def _resume(operation: Operation, row: Any, verb: Verb) -> Verb:
+    """Make `operation` go on with the one that left `row` in error: its verb, asked with the same words."""
+    stopped = resuming.stopped_operation(row)
+    if stopped is None:
+        raise _wrong_state(row, verb, f"no operation is known that left {row.uid} in {row.state}")
+    operation.verb, operation.params, operation.resumes = stopped.verb, stopped.params, stopped.uid
+    operation.save(update_fields=["verb", "params", "resumes"])
+    return register.verb_named(stopped.verb)
 
 
 def _wait_behind(operation: Operation, open_one: Operation, verb: Verb, row: Any) -> None:
@@ -122,7 +136,7 @@ def _activate(operation: Operation, verb: Verb, row: Any) -> None:
     plan: Plan = verb.plan(row, operation.params)
     for subject in plan.also:
         _hold(operation, subject)
-    Step.objects.bulk_create(
+    steps = [
         Step(
             operation=operation,
             position=position,
@@ -137,7 +151,12 @@ def _activate(operation: Operation, verb: Verb, row: Any) -> None:
             deadline_s=planned.deadline_s,
         )
         for position, planned in enumerate(plan.steps, start=1)
-    )
+    ]
+    carried = resuming.carry_over(operation, steps)
+    Step.objects.bulk_create(steps)
+    for step in carried:  # their subjects come to where these steps had left them
+        move(step.moves)
+        settle(step.settles)
     if operation.state == OperationState.WAITING:
         operation.state = OperationState.QUEUED
         operation.save(update_fields=["state"])
@@ -179,11 +198,11 @@ def _busy(row: Any, operation: Operation) -> Conflict:
     )
 
 
-def _wrong_state(row: Any, verb: Verb) -> Conflict:
+def _wrong_state(row: Any, verb: Verb, why: str) -> Conflict:
     allowed = allowed_verbs(row, None)
     now = f"allowed now: {', '.join(allowed)}" if allowed else "nothing can be done with it any more"
     return Conflict(
-        f"{verb.name} is not possible while {row.uid} is {row.state}; {now}.",
+        f"{verb.name} is not possible while {why}; {now}.",
         code="wrong_state",
         state=row.state,
         allowed_verbs=allowed,
@@ -200,7 +219,11 @@ def allowed_verbs(row: Any, open_operation: Operation | None) -> list[str]:
             if waits
             else [verb.name for verb in verbs if verb.offered and verb.supersedes({"force": True}, open_operation.verb)]
         )
-    return [verb.name for verb in verbs if verb.offered and row.state in verb.frm]
+    return [verb.name for verb in verbs if verb.offered and row.state in verb.frm and _can_begin(verb, row)]
+
+
+def _can_begin(verb: Verb, row: Any) -> bool:
+    return not verb.resumes or bool((row.error or {}).get("operation"))
 
 
 # --- advance ---------------------------------------------------------------------------------------------------
@@ -267,6 +290,12 @@ def move(states: list[list[str]]) -> None:
     """Put subjects into the states of a step's table; the open operation is what keeps others away."""
     for kind, uid, state in states:
         register.nouns[kind].model.objects.filter(uid=uid).update(state=state)
+
+
+def settle(states: list[list[str]]) -> None:
+    """Put subjects into the settled states of a step's table: an error of theirs is over."""
+    for kind, uid, state in states:
+        register.nouns[kind].model.objects.filter(uid=uid).update(state=state, error=None)
 
 
 def end(

@@ -27,6 +27,7 @@ class Operation(Row):
     request_id = models.CharField(max_length=64, blank=True)  # of the HTTP request that began it; "" for the system
     cancel_reason = models.CharField(max_length=255, blank=True)  # not empty: stop at the next safe point
     superseded_by = models.CharField(max_length=255, blank=True)
+    resumes = models.CharField(max_length=255, blank=True)  # the operation that it goes on with
     error = models.JSONField(null=True)
     undone = models.JSONField(default=list)  # sentences
     held = models.JSONField(default=list)  # sentences
@@ -94,6 +95,7 @@ class Step(models.Model):
     progress_unit = models.CharField(max_length=16, blank=True)
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
+    done_in = models.CharField(max_length=255, blank=True)  # the earlier operation whose whole result this one reuses
     attempts = models.JSONField(default=list)
     commands = models.JSONField(default=list)
     result = models.JSONField(default=dict)
@@ -115,7 +117,7 @@ class Step(models.Model):
     @property
     def was_done(self) -> bool:
         """Had its work come to its end, whatever has become of it since?"""
-        return bool(self.attempts) and any(past["outcome"] == "done" for past in self.attempts)
+        return bool(self.done_in) or any(past["outcome"] == "done" for past in self.attempts)
 
 
 class Event(models.Model):

@@ -239,7 +239,7 @@ def _write(task: StepTask, run: StepRun, outcome: Outcome, operation: Operation,
     if outcome.word == "done":
         if task.on_settle is not None:
             task.on_settle(run, outcome.result)
-        engine.move(step.settles)
+        engine.settle(step.settles)
         return engine.advance(operation)
     if outcome.word == "failed":
         note_of(operation, "step_failed", f"{step.task} failed: {outcome.error['message']}")

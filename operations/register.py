@@ -25,18 +25,20 @@ class Verb:
     `frm`: settled states it may begin from. `plan(subject, params)` is computed when the operation begins.
     `supersedes(params, open_verb)`: may it end the operation that holds the subject?
     `on_begin` and `on_end` change the noun's own columns within the engine's transaction.
+    `resumes`: goes on with the operation that left the subject in error, whose verb says plan and states.
     """
 
     noun: str
     name: str
     frm: frozenset[str]
     to: str
-    plan: Callable[[Any, dict[str, Any]], Plan]
+    plan: Callable[[Any, dict[str, Any]], Plan] | None  # None: that of the operation that it resumes
     failed_to: str = "error"
     cancelled_to: str = "error"
     supersedes: Callable[[dict[str, Any], str], bool] = _never
     on_begin: Callable[[Any, Any], None] = _nothing
     on_end: Callable[[Any, Any], None] = _nothing
+    resumes: bool = False
     offered: bool = True  # False: part of no door, begun by the system
 
     @property

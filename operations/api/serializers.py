@@ -37,6 +37,7 @@ class OperationSerializer(RowSerializer):
             "ended_at",
             "cancel_reason",
             "superseded_by",
+            "resumes",
             "waiting_for",
             "error",
         ]
@@ -115,6 +116,7 @@ def step_document(step: Step) -> dict[str, Any]:
         "node": step.node or None,
         "lane": step.lane,
         "state": step.state,
+        "done_in": step.done_in or None,
         "attempt": step.attempt,
         "attempts": _attempts(step),
         "progress": _progress(step),

@@ -52,6 +52,12 @@ whole.undoes(_undo)
 plain = step_task("tests.plain")(_act)  # cannot be undone
 
 
+def _moves(volume: Volume, one: dict[str, Any]) -> list[list[str]]:
+    """`moves`: a state of the main subject; `moves_beside`: uid, moving and settled state of another one."""
+    own = [["volume", volume.uid, one["moves"]]] if "moves" in one else []
+    return [*own, *([["volume", *one["moves_beside"][:2]]] if "moves_beside" in one else [])]
+
+
 def _plan(volume: Volume, params: dict[str, Any]) -> Plan:
     return Plan(
         tuple(
@@ -60,7 +66,8 @@ def _plan(volume: Volume, params: dict[str, Any]) -> Plan:
                 node=one.get("node", NODE),
                 lane=one.get("lane", "ops"),
                 params=one,
-                moves=[["volume", volume.uid, one["moves"]]] if "moves" in one else [],
+                moves=_moves(volume, one),
+                settles=[["volume", one["moves_beside"][0], one["moves_beside"][2]]] if "moves_beside" in one else [],
                 retries=one.get("retries", 2),
                 idle_timeout_s=one.get("idle_timeout_s"),
                 deadline_s=one.get("deadline_s"),
