@@ -30,13 +30,14 @@ from hypervisor.contract import Observation
 from hypervisor.drivers.base import Driver
 from hypervisor.models import Node, NodePulse
 from hypervisor.opening import this_start
+from operations import timing
 from operations.events import note
 from operations.locks import HeldElsewhere
 
 log = structlog.get_logger()
 
-PAUSE_AWAY_S = 1.0
-LISTEN_AGAIN_S = 1.0
+PAUSE_AWAY_S = 1 * timing.SCALE
+LISTEN_AGAIN_S = 1 * timing.SCALE
 
 
 class Observer:

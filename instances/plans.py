@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from instances import tasks
 from instances.models import Instance, VolumeAttachment
 from instances.states import InstanceState as S
 from networks import tasks as networks
+from operations import timing
 from operations.plan import Plan, step
 from volumes import tasks as volumes
 from volumes.states import VolumeState as V
@@ -86,7 +88,8 @@ def poweroff(instance: Instance, params: dict[str, Any]) -> Plan:
                 lane="ops",
                 params={"grace_s": grace_s},
                 moves={instance: S.HALTING},
-                deadline_s=grace_s + SPARE_S,
+                # Deadlines are scaled where they are judged; the time that a guest is given is not.
+                deadline_s=math.ceil(grace_s / timing.SCALE) + SPARE_S,
             ),
         )
     )

@@ -11,10 +11,11 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from core.errors import Unreachable
+from operations import timing
 
 log = structlog.get_logger()
 
-SILENT_AFTER_FAILURE_S = 2.0
+SILENT_AFTER_FAILURE_S = 2 * timing.SCALE
 REDIS_ERRORS = (OperationalError, RedisError, OSError)  # kombu wraps what it tried again, and only that
 
 _silent_until = 0.0

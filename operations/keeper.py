@@ -117,11 +117,11 @@ class _Life:
         self.age_s += passed_s
         self.idle_s = self.idle_s + passed_s if run.moved == self.moved else 0.0
         self.moved = run.moved
-        idle_s, limit_s = run.step.idle_timeout_s, run.step.deadline_s
-        if idle_s and self.idle_s > idle_s * timing.SCALE:
-            run.stop(Transient(f"{run.step.task} made no progress for {idle_s} s"))
-        elif limit_s and self.age_s > limit_s * timing.SCALE:
-            run.stop(Transient(f"{run.step.task} took longer than its deadline of {limit_s} s"))
+        idle_s, limit_s = (limit and limit * timing.SCALE for limit in (run.step.idle_timeout_s, run.step.deadline_s))
+        if idle_s and self.idle_s > idle_s:
+            run.stop(Transient(f"{run.step.task} made no progress for {idle_s:g} s"))
+        elif limit_s and self.age_s > limit_s:
+            run.stop(Transient(f"{run.step.task} took longer than its deadline of {limit_s:g} s"))
 
 
 def _renew(runs: list[StepRun]) -> None:

@@ -11,11 +11,12 @@ import structlog
 from django.db import connection
 
 from core.database import DATABASE_ERRORS, unreachable
+from operations import timing
 
 log = structlog.get_logger()
 
-FIRST_PAUSE_S = 0.2
-LONGEST_PAUSE_S = 5.0
+FIRST_PAUSE_S = 0.2 * timing.SCALE
+LONGEST_PAUSE_S = 5 * timing.SCALE
 
 T = TypeVar("T")
 

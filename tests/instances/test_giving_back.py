@@ -9,7 +9,7 @@ from hypervisor.models import NodeRoom
 from instances import services
 from instances.models import Instance
 from networks.models import Lease
-from operations import engine, protocol
+from operations import engine, protocol, timing
 from operations.models import Event, Operation, Step
 from volumes.models import Volume
 
@@ -177,6 +177,14 @@ def test_a_forced_power_off_ends_a_graceful_one_that_hangs(world, running, bells
     begun[0].refresh_from_db()
     assert (graceful.state, begun[0].state, instance.state) == ("cancelled", "done", "halted")
     assert room(world.node)[0] == 1, "a halted instance keeps its room"
+
+
+@pytest.mark.parametrize("scale", [1, 0.1, 0.02])
+def test_a_guest_gets_its_whole_time_in_a_data_center_that_hurries(world, running, monkeypatch, scale):
+    monkeypatch.setattr(timing, "SCALE", scale)
+    operation = services.poweroff_instance(running(), timeout_s=60, requested_by="the tests")
+    [step] = Step.objects.filter(operation=operation)
+    assert step.deadline_s * scale > 60
 
 
 def test_terminate_during_a_graceful_power_off_that_hangs(world, running, bells, quick):
