@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import secrets
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -39,7 +40,8 @@ from operations.task import StepTask
 
 log = structlog.get_logger()
 
-PAUSE_UNREACHABLE_S = 1.0
+PAUSE_UNREACHABLE_S = 1 * timing.SCALE
+WORTH_TELLING_S = 1.0  # a result that waited longer for the database says so in the story
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,24 +166,38 @@ def _outcome_of(fault: WorkError, run: StepRun) -> Outcome:
 
 def _say(task: StepTask, run: StepRun, outcome: Outcome) -> tuple[int, int] | None:
     """Settle until it is known; when the rows refuse the result, that is how the step failed."""
+    known_at = time.monotonic()
     try:
-        return until_known(partial(_settle, task, run, outcome), f"end of {run.tag}")
+        return until_known(partial(_settle, task, run, outcome, known_at), f"end of {run.tag}")
     except Fenced:
         raise
     except Exception as exc:
         log.exception("the end of a step could not be written in a way that nobody foresaw")
         outcome = Outcome("failed", error=told(foreseen(exc), step=run.step.task))
-        return until_known(partial(_settle, task, run, outcome), f"failure of {run.tag}")
+        return until_known(partial(_settle, task, run, outcome, known_at), f"failure of {run.tag}")
 
 
-def _settle(task: StepTask, run: StepRun, outcome: Outcome) -> tuple[int, int] | None:
-    """Write the end of this attempt and what follows, in one transaction; (step, attempt) to go on with inline."""
+def _settle(task: StepTask, run: StepRun, outcome: Outcome, known_at: float) -> tuple[int, int] | None:
+    """Write the end of this attempt and what follows, in one transaction; (step, attempt) to go on with inline.
+
+    `known_at`: when this process knew the outcome, by its monotonic clock.
+    """
     close_old_connections()
     with transaction.atomic(durable=True):
         operation, step = _mine(run)
+        if step is not None:
+            _note_wait(operation, step, time.monotonic() - known_at)
         # An earlier try of ours may have been written, and what it was to ring not been rung.
         bell = _write(task, run, outcome, operation, step) if step is not None else _waiting_bell(operation)
     return _follow(run, bell)
+
+
+def _note_wait(operation: Operation, step: Step, waited_s: float) -> None:
+    """An outage is part of the story, so that nobody takes it for slow work."""
+    if waited_s > WORTH_TELLING_S:
+        note_of(
+            operation, "waited", f"the end of {step.task} was known {waited_s:.1f} s before the database could be told"
+        )
 
 
 def _mine(run: StepRun) -> tuple[Operation, Step | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -76,7 +77,18 @@ def test_a_mute_database_for_longer_than_the_lease_costs_nothing_but_time(
     assert did == [1]
     assert second.attempt == 1
     assert Event.objects.filter(operation_uid=operation.uid, name="volume.build.done").count() == 1
+    [told] = Event.objects.filter(operation_uid=operation.uid, name="volume.build.waited")
+    waited_s = re.fullmatch(
+        r"the end of tests.plain was known ([\d.]+) s before the database could be told", told.message
+    )
+    assert float(waited_s[1]) >= AWAY_S - 0.1
     assert not sweeping.done(), "the sweep goes on"
+
+
+def test_a_word_that_is_heard_at_once_is_not_called_a_wait(bells):
+    operation = begin(volume())
+    bells.answer()
+    assert not Event.objects.filter(operation_uid=operation.uid, name="volume.build.waited").exists()
 
 
 def test_work_that_asks_a_mute_database_waits_for_it(bells, quick, impatient, cluster, in_threads):
