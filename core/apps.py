@@ -3,6 +3,7 @@
 from django.apps import AppConfig
 from django.conf import settings
 
+from core import logs
 from core.database import use_deadlines
 
 
@@ -11,3 +12,5 @@ class CoreConfig(AppConfig):
 
     def ready(self) -> None:
         use_deadlines(settings.PROCESS)
+        if settings.PROCESS != "tool":
+            logs.take_in_what_python_prints()

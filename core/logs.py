@@ -6,9 +6,11 @@ for (request, operation, step, subject: bound as context variables where the wor
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -36,6 +38,23 @@ def identify(**facts: str) -> None:
     _process.update({name: fact for name, fact in facts.items() if fact})
 
 
+def take_in_what_python_prints() -> None:
+    """Have warnings, and errors that nobody could catch, end as lines too instead of as loose text on stderr."""
+    log = structlog.get_logger("python")
+
+    def unraisable(said: sys.UnraisableHookArgs) -> None:
+        log.warning(
+            said.err_msg or "an error while an object was taken down", where=repr(said.object), exc_info=said.exc_value
+        )
+
+    def of_thread(said: threading.ExceptHookArgs) -> None:
+        log.error("a thread ended by an error", thread=said.thread and said.thread.name, exc_info=said.exc_value)
+
+    logging.captureWarnings(True)
+    sys.unraisablehook = unraisable
+    threading.excepthook = of_thread
+
+
 def request_id() -> str:
     """The id of the request that this thread answers, or that asked for the work which it does; "" for none."""
     return structlog.contextvars.get_contextvars().get("request_id", "")
@@ -59,7 +78,8 @@ def hide_secrets(text: str) -> str:
 
 
 def _add_process(logger: Any, method: str, fields: Fields) -> Fields:
-    return _process | fields
+    first = {name: fields[name] for name in ("timestamp", "level", "event")}
+    return first | _process | fields
 
 
 def _hide_secrets(logger: Any, method: str, fields: Fields) -> Fields:
@@ -123,6 +143,7 @@ def logging_config() -> dict[str, Any]:
         "root": {"handlers": ["stderr"], "level": "INFO"},
         "loggers": {
             "django": {"level": "INFO", "propagate": True, "handlers": []},
+            "celery": {"level": "WARNING"},  # at INFO it tells every bell
             # Says a second time, without request and error id, what core.middleware and core.problem log.
             "django.request": {"level": "CRITICAL"},
             "django.security.DisallowedHost": {"level": "CRITICAL"},

@@ -13,10 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import structlog
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from hypervisor.contract import NetworkSpec, Permanent, Transient
+
+log = structlog.get_logger()
 
 # Relative to /proc/sys/net/<family>/conf/<bridge>/; a family that the kernel lacks needs no setting.
 _SETTINGS = (
@@ -69,6 +72,7 @@ def ensure_bridge(spec: NetworkSpec, table: str) -> int:
                 br_stp_state=0,
                 br_forward_delay=0,
             )
+            log.info("the bridge is made", network=spec.uid, bridge=spec.bridge)
             index = _our_index(netlink, spec, table)
             if index is None:
                 raise Transient(f"Bridge {spec.bridge} vanished while it was made.")

@@ -19,9 +19,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import structlog
+
 from hypervisor.commands import run
 from hypervisor.contract import LeaseSpec, NetworkSpec, Permanent, Transient, Watch
 from hypervisor.whole_files import write_whole
+
+log = structlog.get_logger()
 
 USER, GROUP = "nobody", "nogroup"
 LOG_LIMIT_BYTES = 1 << 20
@@ -158,8 +162,10 @@ def ensure_dhcp(spec: NetworkSpec, run_dir: Path, bridge_index: int, watch: Watc
     if process is None:
         _forget(lent, run_dir)
         _start(spec, argv, watch)
+        log.info("DHCP is served", network=spec.uid, leases=len(spec.leases))
     else:
         _signal(process[0], run_dir, signal.SIGHUP)
+        log.info("DHCP knows the leases", network=spec.uid, leases=len(spec.leases))
     write_whole(run_dir / _TOLD, _digest(files))
 
 

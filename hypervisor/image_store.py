@@ -12,9 +12,12 @@ import fcntl
 import hashlib
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import structlog
 
 from hypervisor import receipts
 from hypervisor.contract import Permanent, SourceSpec, StoreEntry, Transient, Watch
@@ -23,6 +26,8 @@ from hypervisor.pipe import Pipe
 from hypervisor.sources import Source, open_source, shown
 from hypervisor.sparse_writer import SparseWriter
 from hypervisor.unpacker import Unpacker
+
+log = structlog.get_logger()
 
 # An image whose raw size nobody knows stops here: 2 TiB.
 RAW_LIMIT_BYTES = 2 * 1024**4
@@ -65,12 +70,14 @@ class ImageStore:
         `tag` names operation and attempt. Raises Transient, Permanent, Cancelled or Fenced, leaving no temporary file.
         """
         if source.sha256 and (found := self.entry(source.sha256)):
+            log.info("the image is in the store already", raw_bytes=found.raw_size_bytes)
             return found
         # Without a digest the URL is what two attempts have in common.
         key = source.sha256 or "url-" + hashlib.sha256(source.url.encode()).hexdigest()
         try:
             with self._alone(key, watch):
                 if source.sha256 and (found := self.entry(source.sha256)):
+                    log.info("another step has fetched the image meanwhile", raw_bytes=found.raw_size_bytes)
                     return found
                 return self._fetch_alone(source, key, watch, tag)
         except OSError as fault:
@@ -99,10 +106,20 @@ class ImageStore:
             part.unlink(missing_ok=True)
         need_bytes = source.raw_size_bytes if source.raw_size_bytes is not None else source.stored_size_bytes or 0
         self._require_room(source, need_bytes)
+        log.info("fetching the image", source=shown(source.url), format=source.format, bytes=source.stored_size_bytes)
+        begun = time.monotonic()
         transfer = _Transfer(source, lambda: self._require_room(source, 0))
         try:
             sha256, stored_size_bytes, raw_size_bytes = transfer.run(temporary, watch)
+            log.info(
+                "the image was copied",
+                stored_bytes=stored_size_bytes,
+                raw_bytes=raw_size_bytes,
+                sha256=sha256,
+                ms=round((time.monotonic() - begun) * 1000),
+            )
             _verify(source, sha256, stored_size_bytes, raw_size_bytes)
+            log.info("digest and sizes are as recorded" if source.sha256 else "there is no digest to compare with")
             watch.checkpoint()
             if not source.sha256:
                 with self._alone(sha256, watch):
@@ -132,6 +149,8 @@ class ImageStore:
         with self._lock_file(key) as descriptor:
             waited_s = 0.0
             while not _try_lock(descriptor):
+                if waited_s == 0:
+                    log.info("somebody else makes this image; waiting")
                 watch.pause(TICK_S)
                 waited_s += TICK_S
                 watch.progress(int(waited_s), None, "seconds")

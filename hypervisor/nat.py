@@ -19,9 +19,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from hypervisor.commands import run
 from hypervisor.contract import NetworkSpec, Permanent, Transient, Watch
 from hypervisor.whole_files import write_whole
+
+log = structlog.get_logger()
 
 _RECORD = "nft.json"
 
@@ -82,6 +86,7 @@ def ensure_rules(spec: NetworkSpec, table: str, run_dir: Path, watch: Watch | No
     _apply(script, f"The firewall rules of network {spec.uid}", watch)
     record = {"asked": _digest(script), "printed": _digest(_chains(table, spec.bridge))}
     write_whole(run_dir / _RECORD, json.dumps(record))
+    log.info("the firewall rules are written", network=spec.uid, table=table)
 
 
 def remove_rules(bridge: str, table: str, watch: Watch | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextvars import copy_context
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -72,7 +73,8 @@ class Pipe(Generic[Item]):
 
     def fill_from(self, items: Iterable[Item], name: str) -> threading.Thread:
         """Start a thread that puts all items and then ends the pipe, with the error if there was one."""
-        thread = threading.Thread(target=self._fill, args=(items,), name=name, daemon=True)
+        # What it logs belongs to whoever started it.
+        thread = threading.Thread(target=copy_context().run, args=(self._fill, items), name=name, daemon=True)
         thread.start()
         return thread
 

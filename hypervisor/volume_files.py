@@ -10,8 +10,11 @@ import errno
 import fcntl
 import os
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+import structlog
 
 from hypervisor import commands, receipts
 from hypervisor.contract import Permanent, StoreEntry, VolumeFile, VolumeSpec, Watch
@@ -19,6 +22,8 @@ from hypervisor.disk_pace import DiskPace
 from hypervisor.free_space import disk_fault, require_room
 from hypervisor.image_store import ImageStore
 from hypervisor.trash import VOLUME_FORMATS, Trash
+
+log = structlog.get_logger()
 
 SECTOR_BYTES = 512
 COPY_BYTES = 8 * 1024**2
@@ -79,19 +84,28 @@ class VolumeFiles:
                 f"Volume {spec.uid} has a size of {spec.size_bytes} bytes", advice="Ask for a positive size."
             )
         if found := self.present(spec.uid):
+            log.info("the volume is here already", volume=spec.uid, path=found.path)
             return _same(found, spec, size_bytes)
         base = self._base(spec, size_bytes)
         artefact = self._artefact(spec.uid, spec.format)
         temporary = receipts.temporary_path(artefact, tag)
+        begun = time.monotonic()
         try:
             self._clear_the_place(spec.uid, tag)
             if spec.format == "qcow2":
-                self._make_qcow2(temporary, base, size_bytes, watch)
+                method = self._make_qcow2(temporary, base, size_bytes, watch)
             else:
-                self._make_raw(temporary, base, size_bytes, watch)
+                method = self._make_raw(temporary, base, size_bytes, watch)
             watch.checkpoint()
             facts: dict[str, str | int] = {"format": spec.format, "base_sha256": spec.base_sha256}
             receipts.commit(temporary, artefact, operation=tag, facts=facts, length_is_fixed=spec.format == "raw")
+            log.info(
+                "the volume is whole",
+                volume=spec.uid,
+                made_as=method,
+                bytes=size_bytes,
+                ms=round((time.monotonic() - begun) * 1000),
+            )
         except OSError as fault:
             raise disk_fault(fault, self._root, f"building volume {spec.uid}") from fault
         finally:
@@ -126,7 +140,8 @@ class VolumeFiles:
             if artefact.exists():  # nothing proves that it is whole, and nothing that it is not
                 self._trash.discard(uid, owner="", reason="found without a good receipt", operation=tag)
 
-    def _make_qcow2(self, path: Path, base: StoreEntry | None, size_bytes: int, watch: Watch) -> None:
+    def _make_qcow2(self, path: Path, base: StoreEntry | None, size_bytes: int, watch: Watch) -> str:
+        """Returns how it was made, in words."""
         backing = ["-b", base.path, "-F", "raw"] if base else []
         options = ["-o", "compat=1.1,lazy_refcounts=off"]
         argv = ["qemu-img", "create", "-q", "-f", "qcow2", *backing, *options, "--", str(path), str(size_bytes)]
@@ -145,20 +160,26 @@ class VolumeFiles:
                 -1 if self._owner_uid is None else self._owner_uid,
                 -1 if self._owner_gid is None else self._owner_gid,
             )
+        return "an overlay on the image" if base else "a blank disk"
 
-    def _make_raw(self, path: Path, base: StoreEntry | None, size_bytes: int, watch: Watch) -> None:
+    def _make_raw(self, path: Path, base: StoreEntry | None, size_bytes: int, watch: Watch) -> str:
+        """Returns how it was made, in words."""
+        method = "a blank disk"
         target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             if base is not None:
                 source = os.open(base.path, os.O_RDONLY | os.O_CLOEXEC)
                 try:
+                    method = "blocks shared with the image"
                     if not _share_blocks(source, target):
+                        method = "a sparse copy of the image"
                         self._copy_data(source, target, watch)
                 finally:
                     os.close(source)
             os.ftruncate(target, size_bytes)
         finally:
             os.close(target)
+        return method
 
     def _copy_data(self, source: int, target: int, watch: Watch) -> None:
         """Copy what is data, skip what is a hole."""

@@ -6,15 +6,19 @@ import os
 import signal
 import threading
 import time
+import warnings
 from functools import partial
 
 import structlog
 from celery import current_app
-from celery.signals import task_prerun, worker_shutting_down
+from celery.apps import worker as celery_worker
+from celery.platforms import SecurityWarning
+from celery.signals import setup_logging, task_prerun, worker_shutting_down
 from celery.worker import state as worker_state
 from django.db import close_old_connections
 from setproctitle import setproctitle
 
+from core import logs
 from core.errors import Unreachable
 from operations.bell import queue_lengths, queue_name
 from operations.keeper import keeper
@@ -37,12 +41,16 @@ def serve(lane: str, nodes: list[str]) -> None:
     """
     whose = nodes[0] if len(nodes) == 1 else f"{len(nodes)} nodes"
     setproctitle(f"vdc {lane} {whose}".strip())
+    logs.identify(lane=lane, node=nodes[0] if len(nodes) == 1 else "")
+    _quiet_celery()
     until_known(partial(ask_for_bells, nodes, lane), f"start of the lane {lane}")
     task_prerun.connect(_fresh_connections, weak=False)
     worker_shutting_down.connect(_hand_back, weak=False)
     threading.Thread(target=_watch_for_deafness, args=(nodes, lane), name="deaf-watch", daemon=True).start()
+    log.info("the lane is served", nodes=len(nodes), threads=THREADS[lane])
     current_app.worker_main(
         [
+            "--quiet",
             "worker",
             f"--queues={','.join(queue_name(node, lane) for node in nodes)}",
             "--pool=threads",
@@ -51,10 +59,18 @@ def serve(lane: str, nodes: list[str]) -> None:
             "--without-gossip",
             "--without-mingle",
             "--without-heartbeat",
-            "--loglevel=WARNING",
             *(["--disable-prefetch"] if lane == "bulk" else []),
         ]
     )
+    log.info("the lane ended in order")
+
+
+def _quiet_celery() -> None:
+    """What Celery says goes through our lines, and what it prints past every logger is not printed."""
+    setup_logging.connect(lambda **_: None, weak=False)  # whoever answers it keeps Celery from changing the loggers
+    celery_worker.safe_say = lambda *_: None
+    # Mounts, bridges and libvirt's socket are root's; what it warns of, pickled messages, is not accepted here.
+    warnings.filterwarnings("ignore", message=r"(?s)You're running the worker with superuser", category=SecurityWarning)
 
 
 def _fresh_connections(**_: object) -> None:

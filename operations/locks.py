@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import structlog
 from django.conf import settings
+
+log = structlog.get_logger()
 
 LOOK_AGAIN_S = 0.2
 
@@ -28,8 +31,11 @@ def subject_lock(uid: str, pause: Callable[[float], None]) -> Iterator[None]:
     """Hold the lock of a subject; wait with `pause`, which raises when the wait is no longer wanted."""
     descriptor = os.open(_folder() / f"subject-{uid}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        while not _taken(descriptor):
-            pause(LOOK_AGAIN_S)
+        if not _taken(descriptor):
+            log.info("an earlier attempt still works on it; waiting for its end", subject=uid)
+            while not _taken(descriptor):
+                pause(LOOK_AGAIN_S)
+            log.info("the earlier attempt has ended", subject=uid)
         yield
     finally:
         os.close(descriptor)

@@ -96,14 +96,22 @@ def _claimed(step_id: int, attempt: int, mine: str) -> StepRun | None:
 
 def _attempt(run: StepRun) -> tuple[int, int] | None:
     task = register.tasks[run.step.task]
+    begun = time.monotonic()
     words = structlog.contextvars.bound_contextvars(**run.words)
     try:
         with words, overheard(run.log.add), keeper.keeping(run), ExitStack() as held:
             outcome = _waited(held, run) or _work(task, run)
-            return _say(task, run, outcome)
+            follow = _say(task, run, outcome)
+            log.info(_heading(run, outcome), ms=round((time.monotonic() - begun) * 1000, 1))
+            return follow
     except Fenced as fenced:
         log.warning("this attempt was given to someone else; nothing is written", reason=fenced.message)
     return None
+
+
+def _heading(run: StepRun, outcome: Outcome) -> str:
+    """ "step done", "undo failed": how the lane's log tells the end of an attempt; the row has the rest."""
+    return f"{'undo' if run.undoing else 'step'} {outcome.word}"
 
 
 def _waited(held: ExitStack, run: StepRun) -> Outcome | None:
@@ -152,6 +160,7 @@ def _work(task: StepTask, run: StepRun) -> Outcome:
 
 def _outcome_of(fault: WorkError, run: StepRun) -> Outcome:
     error = told(fault, step=run.step.task)
+    log.warning(fault.message, fault=error["class"], at=error["place"])
     if isinstance(fault, Cancelled):
         return Outcome("cancelled", error=error)
     if isinstance(fault, Stopping):

@@ -1,4 +1,4 @@
-"""What gunicorn's workers do beside serving: they end with their master, however it ends.
+"""What gunicorn and its workers do beside serving: they log as all do, and workers end with their master.
 
 A worker whose master was killed would finish its connections first, for up to half a minute, and keep the port from
 the master that supervisor starts anew.
@@ -11,7 +11,14 @@ import os
 import signal
 from typing import Any
 
+from core.logs import logging_config
+
 PR_SET_PDEATHSIG = 1
+
+# Read by gunicorn. Its own handlers go, its lines reach those of everyone.
+_said = {"handlers": [], "propagate": True}
+logconfig_dict = logging_config()
+logconfig_dict["loggers"] |= {"gunicorn.error": _said, "gunicorn.access": {"handlers": [], "propagate": False}}
 
 
 def post_fork(arbiter: Any, worker: Any) -> None:

@@ -6,10 +6,14 @@ tests know those that are defined here: they write into a journal file and wait 
 
 from __future__ import annotations
 
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from accounts.models import Account
 from core.errors import Permanent
@@ -150,6 +154,14 @@ def wait(run: StepRun) -> None:
     while not Path(run.params["until"]).exists():
         run.pause(0.02)
     _journal(run, "did")
+
+
+@act("say")
+def say(run: StepRun) -> None:
+    """Log `params["words"]`, and print something past the loggers."""
+    warnings.warn("a library is unhappy", stacklevel=1)
+    threading.Thread(target=lambda: 1 // 0).start()
+    structlog.get_logger("parts").info(run.params["words"])
 
 
 @act("refuse")

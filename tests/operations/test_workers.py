@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 from django.db import connection
 
 from operations import sweep, timing
 from operations.bell import ring
 from operations.models import Event, Step
-from tests.operations.parts import begin, steps_of, volume
+from tests.operations.parts import NODE, begin, steps_of, volume
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 TIME_SCALE = 0.1
@@ -150,3 +151,23 @@ def test_bells_that_are_rung_many_times_do_the_work_once(lane, waiting_step):
         wait_for(lambda: is_done(operation), "the end")
     assert journal() == ["began 1", "did 1"]
     assert outcomes(operation) == ["done"]
+
+
+def test_every_line_of_a_lane_is_json_and_names_who_speaks_for_whom(lane, tmp_path):
+    with structlog.contextvars.bound_contextvars(request_id="req-of-test"), lane() as process:
+        operation = begin(volume(), {"act": "say", "words": "all is well"})
+        wait_for(lambda: is_done(operation), "the step to end")
+        process.terminate()
+        process.wait(PATIENCE_S)
+    lines = [json.loads(line) for line in (tmp_path / "worker.log").read_text().splitlines()]
+    assert all((line["lane"], line["node"], line["process"]) == ("ops", NODE, "worker") for line in lines)
+    said = {line["event"]: line for line in lines}
+    for event in ("all is well", "step done"):
+        assert said[event]["operation"] == operation.uid
+        assert said[event]["step"] == "tests.plain"
+        assert said[event]["subject"] == operation.subject_uid
+        assert said[event]["request_id"] == "req-of-test"
+    assert "ZeroDivisionError" in said["a thread ended by an error"]["exception"]
+    assert any("a library is unhappy" in event for event in said)
+    assert "superuser" not in str(lines)
+    assert [line.split(" ", 3)[3] for line in steps_of(operation)[0].log.splitlines()][-1] == "info all is well"

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import Future
+from contextvars import copy_context
 from pathlib import Path
 
 import libvirt
+import structlog
 
 from hypervisor.contract import Transient
 from hypervisor.drivers.libvirt.faults import speaking_plainly
+
+log = structlog.get_logger()
 
 OPEN_TIMEOUT_S = 15
 # A mute libvirtd is found after KEEPALIVE_INTERVAL_S * (KEEPALIVE_COUNT + 1): every waiting call then fails.
@@ -87,14 +92,16 @@ class Connection:
         opening: Future[libvirt.virConnect] = Future()
 
         def work() -> None:
+            begun = time.monotonic()
             try:
                 connection = libvirt.open(self.uri)
                 connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
+                log.info("connected to libvirt", uri=self.uri, ms=round((time.monotonic() - begun) * 1000, 1))
                 opening.set_result(connection)
             except libvirt.libvirtError as error:
                 opening.set_exception(error)
 
-        threading.Thread(target=work, name="libvirt-open", daemon=True).start()
+        threading.Thread(target=copy_context().run, args=(work,), name="libvirt-open", daemon=True).start()
         return opening
 
     def _wait_for(self, opening: Future[libvirt.virConnect]) -> libvirt.virConnect:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import libvirt
+import structlog
 
 from hypervisor.contract import (
     CommandRecord,
@@ -26,6 +27,8 @@ from hypervisor.drivers.libvirt.domain_xml import MARK_NAMESPACE, stack_of
 from hypervisor.drivers.libvirt.faults import is_gone, speaking_plainly
 from hypervisor.drivers.libvirt.listener import Listener
 from hypervisor.drivers.settings import DriverSettings
+
+log = structlog.get_logger()
 
 ASK_AGAIN_S = 5.0
 LOOK_AGAIN_S = 0.1
@@ -71,8 +74,8 @@ class LibvirtDriver(ABC):
             self.notes.starting(spec.uid)
             self.notes.began(spec.uid)
         if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
-            domain.resume()
-            self._tell(watch, "resume", spec.uid)
+            with self._calling("resume", spec.uid, watch=watch):
+                domain.resume()
         return self._look_at(domain)
 
     def _check(self, spec: GuestSpec) -> None:
@@ -121,8 +124,8 @@ class LibvirtDriver(ABC):
         watch.checkpoint()
         if not _is_active(domain):
             return "powered off when asked"
-        self._destroy(domain)
-        self._tell(watch, "destroy", spec.uid)
+        with self._calling("destroy", spec.uid, watch=watch):
+            self._destroy(domain)
         return f"unplugged after {grace_s:.0f} s without an answer" if grace_s else "unplugged"
 
     @abstractmethod
@@ -135,8 +138,8 @@ class LibvirtDriver(ABC):
             domain = self._find(spec.uid)
             if domain is not None and domain.isActive():
                 self.notes.mark_asked(spec.uid)
-                self._destroy(domain)
-                self._tell(watch, "destroy", spec.uid)
+                with self._calling("destroy", spec.uid, watch=watch):
+                    self._destroy(domain)
             self._give_back(spec.uid)
             self.notes.forget(spec.uid)
         if spec.console_log:
@@ -277,8 +280,22 @@ class LibvirtDriver(ABC):
                 return ""
             raise
 
-    def _tell(self, watch: Watch, *call: str) -> None:
-        watch.ran(CommandRecord(argv=("libvirt", *call), exit_code=0))
+    @contextmanager
+    def _calling(self, *call: str, watch: Watch | None = None) -> Iterator[None]:
+        """Around one call that changes something: a line in the log and, with `watch`, a command in the story."""
+        begun = time.monotonic()
+        try:
+            yield
+        except libvirt.libvirtError as error:
+            log.warning(f"libvirt {' '.join(call)} failed", ms=_ms_since(begun), error=error.get_error_message())
+            raise
+        log.info(f"libvirt {' '.join(call)}", ms=_ms_since(begun))
+        if watch is not None:
+            watch.ran(CommandRecord(argv=("libvirt", *call), exit_code=0))
+
+
+def _ms_since(begun: float) -> float:
+    return round((time.monotonic() - begun) * 1000, 1)
 
 
 def _is_active(domain: libvirt.virDomain) -> bool:

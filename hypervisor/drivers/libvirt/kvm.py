@@ -40,10 +40,11 @@ class KvmDriver(LibvirtDriver):
             spec, stack=self.settings.stack, acceleration=self.settings.acceleration, seed_iso=iso
         )
         watch.checkpoint()
-        domain = connection.defineXML(text)
+        with self._calling("define", spec.uid):
+            domain = connection.defineXML(text)
         undo.callback(self._undefine, domain)
-        domain.create()
-        self._tell(watch, "create", spec.uid)
+        with self._calling("create", spec.uid, watch=watch):
+            domain.create()
         return domain
 
     def _qemu_uid(self) -> int:
@@ -56,12 +57,12 @@ class KvmDriver(LibvirtDriver):
             ) from None
 
     def _ask_to_power_off(self, spec: GuestSpec, domain: libvirt.virDomain, watch: Watch) -> None:
-        try:
-            domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
-        except libvirt.libvirtError as error:
-            if not is_gone(error):
-                raise
-        self._tell(watch, "shutdown", "acpi", spec.uid)
+        with self._calling("shutdown", "acpi", spec.uid, watch=watch):
+            try:
+                domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+            except libvirt.libvirtError as error:
+                if not is_gone(error):
+                    raise
 
     def _give_back(self, uid: str) -> None:
         domain = self._find(uid)
@@ -69,8 +70,9 @@ class KvmDriver(LibvirtDriver):
             self._undefine(domain)
 
     def _undefine(self, domain: libvirt.virDomain) -> None:
-        try:
-            domain.undefineFlags(UNDEFINE)
-        except libvirt.libvirtError as error:
-            if not is_gone(error):
-                raise
+        with self._calling("undefine", domain.name()):
+            try:
+                domain.undefineFlags(UNDEFINE)
+            except libvirt.libvirtError as error:
+                if not is_gone(error):
+                    raise

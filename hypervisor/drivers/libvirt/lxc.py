@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import libvirt
+import structlog
 
 from hypervisor.contract import CommandRecord, GuestSpec, Hypervisor, Observation, Observed, Permanent, Watch
 from hypervisor.drivers.libvirt import domain_xml, rootfs, seed, states
@@ -18,6 +19,8 @@ from hypervisor.drivers.libvirt.exits import ExitWatch, init_of, lives
 from hypervisor.drivers.libvirt.faults import is_gone, speaking_plainly
 from hypervisor.drivers.libvirt.idmap import ID_COUNT
 from hypervisor.drivers.settings import DriverSettings
+
+log = structlog.get_logger()
 
 CONTROLLER = "libvirt_lxc"  # the program that libvirtd starts for each container
 
@@ -56,23 +59,22 @@ class LxcDriver(LibvirtDriver):
         rootfs.share(self.mounts_dir)
         if rootfs.ensure_shown(boot, spec.root_device, root, spec.uid_base):
             undo.callback(rootfs.ensure_hidden, root)
+            log.info("the root file system is mounted", disk=boot.uid, at=str(root), first_user_id=spec.uid_base)
             watch.ran(CommandRecord(argv=("mount", boot.path, str(root)), exit_code=0))
         seed.write_directory(spec.seed, seed_directory, owner=spec.uid_base)
         text = domain_xml.lxc_domain(spec, stack=self.settings.stack, root=root, seed_directory=seed_directory)
         watch.checkpoint()
-        domain = self.connection.get().createXML(text)
-        self._tell(watch, "createXML", spec.uid)
-        return domain
+        with self._calling("createXML", spec.uid, watch=watch):
+            return self.connection.get().createXML(text)
 
     def _ask_to_power_off(self, spec: GuestSpec, domain: libvirt.virDomain, watch: Watch) -> None:
         try:
             number = stop_signal(spec.init, caught_signals(init_of(domain.ID())))
-            domain.sendProcessSignal(1, number)
+            with self._calling("sendProcessSignal", signal_name(number), spec.uid, watch=watch):
+                domain.sendProcessSignal(1, number)
         except libvirt.libvirtError as error:
             if not is_gone(error):
                 raise
-            return
-        self._tell(watch, "sendProcessSignal", signal_name(number), spec.uid)
 
     def _give_back(self, uid: str) -> None:
         rootfs.ensure_hidden(self._root(uid))
@@ -122,7 +124,8 @@ class LxcDriver(LibvirtDriver):
             if domain is None or not domain.isActive() or _is_controller(domain.ID()):
                 return False
             self._note_end(uid, *self._verdict(uid, libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED))
-            self._destroy(domain)
+            with self._calling("destroy", uid):
+                self._destroy(domain)
         return True
 
     def _verdict(self, uid: str, detail: int) -> tuple[Observed, str]:

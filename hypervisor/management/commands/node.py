@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from setproctitle import setproctitle
 
 from core.errors import WorkError
+from core.logs import identify
 from hypervisor import joining, listeners, local
 from hypervisor.housekeeping import keep_house
 from hypervisor.models import Node
@@ -51,6 +52,7 @@ class Command(BaseCommand):
     def _observe(self, options: dict[str, Any]) -> None:
         node = local.this_node()
         setproctitle(f"vdc observer {node.uid}")
+        identify(node=node.uid)
         lock = hold_for_life(f"{node.uid}.observer")
         Observer(node, stop_on_signal()).run()
         os.close(lock)
