@@ -63,9 +63,9 @@ def follow(client: Client, operation_id: str, view: View, *, patience_s: float |
         pause_s = min(pause_s * 1.3, LONGEST_PAUSE_S)
 
 
-def insist_on_done(operation: dict[str, Any]) -> None:
-    """Raise NotDone with the reason and the way to the story, unless the operation is done."""
-    if operation.get("state") == "done":
+def insist_on_end(operation: dict[str, Any], state: str) -> None:
+    """Raise NotDone with the reason and the way to the story, unless the operation has ended in `state`."""
+    if operation.get("state") == state:
         return
     uid = operation.get("id")
     lines = [f"{uid} {word(operation.get('verb'))} {headline(operation)}"]

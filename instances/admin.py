@@ -32,6 +32,7 @@ BUTTONS = {
     "poweron": verb_actions.POWERON,
     "poweroff": verb_actions.POWEROFF,
     "poweroff_by_force": verb_actions.POWEROFF_BY_FORCE,
+    "retry": verb_actions.RETRY,
     "terminate": verb_actions.TERMINATE,
 }
 OBSERVED_COLOURS = {Observed.RUNNING.value: "success", Observed.CRASHED.value: "danger"}
@@ -74,7 +75,7 @@ class InstanceAdmin(MovingAdmin):
         ),
         ("Whose it is", {"fields": ["account_link", "created_at", "terminated_at"]}),
     ]
-    actions = ["poweron_chosen", "poweroff_chosen", "poweroff_by_force_chosen", "terminate_chosen"]
+    actions = ["poweron_chosen", "poweroff_chosen", "poweroff_by_force_chosen", "retry_chosen", "terminate_chosen"]
     actions_detail = list(BUTTONS)
 
     state_shown = state_badge("state", colours_of(Instance))
@@ -154,6 +155,10 @@ class InstanceAdmin(MovingAdmin):
     def poweroff_by_force(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return self._ask_one(request, object_id, verb_actions.POWEROFF_BY_FORCE)
 
+    @action(description="Retry", permissions=["operate"], icon="replay", variant=ActionVariant.PRIMARY)
+    def retry(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return self._ask_one(request, object_id, verb_actions.RETRY)
+
     @action(description="Terminate", permissions=["operate"], icon="delete", variant=ActionVariant.DANGER)
     def terminate(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return self._ask_one(request, object_id, verb_actions.TERMINATE)
@@ -169,6 +174,10 @@ class InstanceAdmin(MovingAdmin):
     @action(description="Power off by force", permissions=["operate"])
     def poweroff_by_force_chosen(self, request: HttpRequest, chosen: QuerySet[Instance]) -> HttpResponse:
         return self._ask(request, list(chosen), verb_actions.POWEROFF_BY_FORCE)
+
+    @action(description="Retry", permissions=["operate"])
+    def retry_chosen(self, request: HttpRequest, chosen: QuerySet[Instance]) -> HttpResponse:
+        return self._ask(request, list(chosen), verb_actions.RETRY)
 
     @action(description="Terminate", permissions=["operate"])
     def terminate_chosen(self, request: HttpRequest, chosen: QuerySet[Instance]) -> HttpResponse:

@@ -14,7 +14,7 @@ from hypervisor.models import Node
 from hypervisor.placement import Need
 from instances.models import Instance, Vif, VolumeAttachment
 from instances.specs import SLOTS_PER_NODE
-from instances.verbs import LAUNCH, POWEROFF, POWERON, TERMINATE
+from instances.verbs import LAUNCH, POWEROFF, POWERON, RETRY, TERMINATE
 from networks import leases
 from networks.models import Network
 from operations import engine
@@ -162,6 +162,11 @@ def poweroff_instance(
 def poweron_instance(instance: Instance, *, requested_by: str) -> Operation:
     """Start a halted instance with its disks and addresses."""
     return engine.begin(POWERON, instance, requested_by=requested_by)
+
+
+def retry_instance(instance: Instance, *, requested_by: str) -> Operation:
+    """Go on with the operation that left the instance in error: what is whole is used again."""
+    return engine.begin(RETRY, instance, requested_by=requested_by)
 
 
 def terminate_instance(instance: Instance, *, requested_by: str) -> Operation:

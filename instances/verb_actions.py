@@ -56,6 +56,12 @@ POWEROFF_BY_FORCE = VerbAction(
     "As if the plug were pulled: what the guest has not written to its disks is lost.",
     _poweroff_by_force,
 )
+RETRY = VerbAction(
+    "retry",
+    "Retry",
+    "The operation that left it in error goes on where it stopped: what is whole is used again.",
+    services.retry_instance,
+)
 TERMINATE = VerbAction(
     "terminate",
     "Terminate",

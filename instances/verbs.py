@@ -62,7 +62,7 @@ def _when_forced(params: dict[str, Any], open_verb: str) -> bool:
     return bool(params.get("force")) and open_verb in (POWERON.full_name, POWEROFF.full_name)
 
 
-def _verb(name: str, frm: set[str], to: str, plan: Any, **rest: Any) -> Verb:
+def _verb(name: str, frm: set[str], to: str, plan: Any = None, **rest: Any) -> Verb:
     return Verb("instance", name, frozenset(frm), to, plan, **rest)
 
 
@@ -91,5 +91,7 @@ TERMINATE = _verb(
     on_begin=_want_halted,
     on_end=_give_back,
 )
+#                                                 as the operation that left it in error
+RETRY = _verb("retry", {S.ERROR}, "", resumes=True)
 
-INSTANCE = [LAUNCH, POWERON, POWEROFF, TERMINATE]
+INSTANCE = [LAUNCH, POWERON, POWEROFF, TERMINATE, RETRY]

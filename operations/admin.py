@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils import timezone
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter, DropdownFilter
-from unfold.decorators import display
+from unfold.dataclasses import UnfoldAction
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
 from unfold.paginator import InfinitePaginator
 
 from core.admin import RowAdmin, state_badge, uid_link
 from core.admin_words import NOTHING, ago, linked
+from core.errors import Refusal
 from core.units import duration, size
-from operations import register
+from operations import register, services
 from operations.api.serializers import StorySerializer
 from operations.colours import OPERATION_COLOURS, STEP_COLOURS
 from operations.models import Event, Operation, OperationSubject, Step
@@ -66,13 +71,16 @@ class OperationAdmin(RowAdmin):
         ("moves", "account_link"),
         ("requested_by", "asked_with"),
         ("asked", "ran"),
+        "resumes_link",
         ("cancel_reason", "superseded_by_link"),
     ]
+    actions_detail = ["cancel"]
     change_form_outer_after_template = "operations/story.html"
 
     state_shown = state_badge("state", OPERATION_COLOURS)
     subject = uid_link("subject_uid", "subject")
     superseded_by_link = uid_link("superseded_by")
+    resumes_link = uid_link("resumes", "goes on with")
 
     @display(description="took")
     def took(self, operation: Operation) -> str:
@@ -103,8 +111,10 @@ class OperationAdmin(RowAdmin):
         return f"{operation.started_at:%H:%M:%S} {until}{self.took(operation)}"
 
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> list[tuple[None, dict[str, Any]]]:
-        was_cancelled = obj is not None and obj.cancel_reason
-        return [(None, {"fields": self.fields if was_cancelled else self.fields[:-1]})]
+        *always, resumes, cancelled = self.fields
+        if obj is not None:
+            always += [resumes] * bool(obj.resumes) + [cancelled] * bool(obj.cancel_reason)
+        return [(None, {"fields": always})]
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -112,6 +122,36 @@ class OperationAdmin(RowAdmin):
         operation = self.get_object(request, object_id)
         story = StorySerializer(operation).data if operation else None
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), "story": story})
+
+    def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """To cancel is what changing an operation means."""
+        return request.user.has_perm("operations.change_operation")
+
+    def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[UnfoldAction]:
+        operation = self.get_object(request, object_id)
+        may_end = operation is not None and operation.ended_at is None and not operation.cancel_reason
+        return super().get_actions_detail(request, object_id) if may_end else []
+
+    @action(description="Cancel", permissions=["operate"], icon="cancel", variant=ActionVariant.DANGER)
+    def cancel(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Ask first; do it when the answer to that comes back. A GET never does anything."""
+        operation = self.get_object(request, object_id)
+        if operation is None:
+            raise Http404
+        page = reverse("admin:operations_operation_change", args=[object_id])
+        if request.method == "POST" and "sure" in request.POST:
+            self._cancel(request, operation)
+            return HttpResponseRedirect(page)
+        asked = {"title": "Cancel", "opts": self.opts, "original": operation, "operation": operation, "back": page}
+        return TemplateResponse(request, "operations/cancel.html", {**self.admin_site.each_context(request), **asked})
+
+    def _cancel(self, request: HttpRequest, operation: Operation) -> None:
+        try:
+            services.cancel_operation(operation, requested_by=f"staff user {request.user.get_username()}")
+        except Refusal as refused:
+            self.message_user(request, linked(refused.detail), messages.ERROR)
+        else:
+            self.message_user(request, linked(f"{operation.uid} was asked to stop."), messages.SUCCESS)
 
 
 class ByPlainKey(RowAdmin):

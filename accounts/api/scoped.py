@@ -71,8 +71,10 @@ def find(rows: OwnedQuerySet, uid: str, *, noun: str, request: Request, field: s
     if is_uid(uid):
         named = rows.filter(uid=uid)
         row = named.reachable_by(access.as_tenant()).first()
-        if row is None and access.is_operator and (row := named.reachable_by(access).first()) is not None:
-            record_operator_access(request, row.account)
+        if row is None and access.is_operator:
+            row = named.reachable_by(access).first()
+            if row is not None and row.account is not None:  # what belongs to nobody is the operators' own
+                record_operator_access(request, row.account)
     if row is None:
         raise NotFound(f"There is no {noun} {uid}.", code="not_found", field=field)
     return row

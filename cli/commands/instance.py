@@ -125,6 +125,19 @@ def poweron(instance: InstanceId, wait: WaitOption = False, output: OutputOption
 
 
 @app.command()
+def retry(instance: InstanceId, wait: WaitOption = False, output: OutputOption = Output.TABLE) -> None:
+    """Go on with what left an instance in error.
+
+    The operation that failed goes on where it stopped, as a new one. What is whole is used again: an image that was
+    copied is not copied twice.
+
+    \b
+    vdc instance retry i-7d2kq9xw --wait
+    """
+    _do("retry", instance, {}, wait=wait, output=output)
+
+
+@app.command()
 def terminate(instance: InstanceId, wait: WaitOption = False, output: OutputOption = Output.TABLE) -> None:
     """End an instance for good.
 

@@ -6,14 +6,16 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
-from cli.commands.options import LimitOption, OperationId, Output, OutputOption, checked_id
+from cli.commands.options import LimitOption, OperationId, Output, OutputOption, WaitOption, checked_id
 from cli.commands.session import DEFAULT_LIMIT, api, show_list
 from cli.errors import CliError
 from cli.render.columns import OPERATIONS
 from cli.render.console import console_on, page_width, print_json, print_lines
-from cli.render.story import story
-from cli.wait import insist_on_done, watch
+from cli.render.story import ENDED, story
+from cli.render.words import word
+from cli.wait import insist_on_end, watch
 
 if TYPE_CHECKING:
     from cli.client import Client
@@ -74,7 +76,36 @@ def watch_(operation: OperationId) -> None:
     """
     with api() as client:
         ended = watch(client, operation, console_on(sys.stdout))
-    insist_on_done(ended)
+    insist_on_end(ended, "done")
+
+
+@app.command()
+def cancel(operation: OperationId, wait: WaitOption = False, output: OutputOption = Output.TABLE) -> None:
+    """Stop an operation at its next safe point, and undo what it did.
+
+    Disks that it made move to the trash. With --wait the exit code is 0 once it has ended as cancelled, else 1: it
+    may have been done before it heard of it.
+
+    \b
+    vdc operation cancel op-7k2m9x4q --wait
+    """
+    with api() as client:
+        told = client.post(f"operations/{operation}/cancel", {})
+        if wait:
+            told = watch(client, operation, console_on(sys.stderr))
+    if output is Output.JSON:
+        print_json(told)
+    else:
+        print_lines([_cancelled(told)])
+    if wait:
+        insist_on_end(told, "cancelled")
+
+
+def _cancelled(operation: dict[str, Any]) -> Text:
+    uid, state = word(operation.get("id")), word(operation.get("state"))
+    ended = state in ENDED
+    more = f" (vdc operation show {uid})" if ended else f" and was asked to stop (vdc operation watch {uid})"
+    return Text(f"{uid} is {state}{more}")
 
 
 def _subject_now(client: Client, operation: dict[str, Any]) -> dict[str, Any] | None:

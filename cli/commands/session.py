@@ -15,7 +15,7 @@ from cli.login import find_login
 from cli.render.console import console_on, notice, page_width, print_json, print_lines
 from cli.render.table import Column, table
 from cli.render.words import operation_id, word
-from cli.wait import insist_on_done, watch
+from cli.wait import insist_on_end, watch
 
 if TYPE_CHECKING:
     from cli.client import Client
@@ -65,7 +65,7 @@ def conclude(client: Client, path: str, subject: dict[str, Any], *, output: Outp
     operation = operation_id(subject)
     if wait and operation:
         notice(f"{word(subject.get('id'))}: begun as {operation}")
-        insist_on_done(watch(client, operation, console_on(sys.stderr)))
+        insist_on_end(watch(client, operation, console_on(sys.stderr)), "done")
         try:
             subject = client.get(path)
         except Refused as error:

@@ -65,6 +65,8 @@ def _head(page: Page, operation: Item) -> None:
         page.field("so far", duration(between(began, None) or 0))
     if operation.get("waiting_for"):
         page.field("waiting for", word(operation["waiting_for"]), style="yellow")
+    if operation.get("resumes"):
+        page.field("goes on with", word(operation["resumes"]))
     moved = [f"{word(one.get('kind'))} {word(one.get('id'))}" for one in operation.get("subjects") or [subject]]
     page.field("moves", ", ".join(moved))
 
@@ -107,6 +109,8 @@ def _step(page: Page, number: int, step: Item, operation: Item) -> None:
     day = operation.get("created_at")
     where = f"{step['node']}, " if step.get("node") else ""
     page.text(f"{where}lane {word(step.get('lane'))}{_span(step, day)}", indent=5)
+    if step.get("done_in"):
+        page.text(f"done in {word(step['done_in'])}", indent=5)
     if step.get("progress"):
         page.text(_speed(step["progress"], step, seconds), indent=5)
     for attempt in step.get("attempts") or []:
@@ -208,6 +212,8 @@ def _next(page: Page, operation: Item, subject: Item | None) -> None:
     state = operation.get("state")
     if state not in ENDED:
         page.text(f"vdc operation watch {operation.get('id')}", indent=2)
+        if "cancel" in (operation.get("allowed_verbs") or []):
+            page.text(f"vdc operation cancel {operation.get('id')}", indent=2)
         return
     if state == "done":
         page.text("Nothing: it is done.", indent=2)

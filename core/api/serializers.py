@@ -32,6 +32,10 @@ class InputSerializer(serializers.Serializer):
         return super().run_validation(data)
 
 
+class NothingInput(InputSerializer):
+    """Verbs that take no fields."""
+
+
 class RowSerializer(serializers.ModelSerializer):
     """Prints a row: `id` is the public id. A noun adds its fields after `BASE_FIELDS` and says its `allowed_verbs`."""
 

@@ -110,7 +110,3 @@ class PoweroffInput(InputSerializer):
     timeout_s = serializers.IntegerField(
         min_value=0, max_value=MOST_GRACE_S, required=False, allow_null=True, default=None
     )
-
-
-class NothingInput(InputSerializer):
-    """Verbs that take no fields."""

@@ -11,11 +11,12 @@ from rest_framework.response import Response
 
 from accounts.api.scoped import AccountScopedViewSet, find
 from accounts.models import SshKeyPair
+from core.api.serializers import NothingInput
 from core.errors import Forbidden, Invalid, NotFound
 from hypervisor.files_client import read_console
 from hypervisor.models import Node
 from instances import services
-from instances.api.serializers import InstanceSerializer, LaunchInput, NothingInput, PoweroffInput
+from instances.api.serializers import InstanceSerializer, LaunchInput, PoweroffInput
 from instances.filters import InstanceFilter
 from instances.models import Instance
 from operations.api.accepted import accepted
@@ -58,6 +59,9 @@ class InstanceViewSet(ListModelMixin, RetrieveModelMixin, AccountScopedViewSet):
 
     def poweron(self, request: Request, uid: str) -> Response:
         return self._plain_verb(request, services.poweron_instance)
+
+    def retry(self, request: Request, uid: str) -> Response:
+        return self._plain_verb(request, services.retry_instance)
 
     def terminate(self, request: Request, uid: str) -> Response:
         return self._plain_verb(request, services.terminate_instance)

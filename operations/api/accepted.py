@@ -13,4 +13,9 @@ from operations.models import Operation
 def accepted(document: dict[str, Any], operation: Operation) -> Response:
     """`document` is the subject as it is printed; its `operation` becomes the whole operation."""
     body = {**document, "operation": OperationSerializer(operation).data}
-    return Response(body, status=202, headers={"Location": f"/api/v1/operations/{operation.uid}"})
+    return Response(body, status=202, headers=location_of(operation))
+
+
+def location_of(operation: Operation) -> dict[str, str]:
+    """The header that says where to watch it."""
+    return {"Location": f"/api/v1/operations/{operation.uid}"}

@@ -42,6 +42,9 @@ class OperationSerializer(RowSerializer):
             "error",
         ]
 
+    def get_allowed_verbs(self, operation: Operation) -> list[str]:
+        return [] if operation.ended_at or operation.cancel_reason else ["cancel"]
+
     def get_subject(self, operation: Operation) -> dict[str, str]:
         return {"kind": operation.subject_kind, "id": operation.subject_uid}
 

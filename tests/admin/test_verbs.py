@@ -57,7 +57,17 @@ def test_a_halted_instance_is_powered_on_from_the_list(admin, idle):
     assert newest().verb == "instance.poweron"
 
 
-@pytest.mark.parametrize("action", ["poweron", "poweroff", "poweroff_by_force", "terminate"])
+def test_an_instance_in_error_is_retried_by_its_button(admin, idle):
+    stopped = newest()
+    Instance.objects.filter(pk=idle.pk).update(state="error", error={"message": "no", "operation": stopped.uid})
+    assert f"{LIST}{idle.pk}/retry/" in admin.get(f"{LIST}{idle.pk}/change/").content.decode()
+    button(admin, idle, "retry")
+    assert (newest().verb, newest().resumes) == (stopped.verb, stopped.uid)
+    page = admin.get(f"/admin/operations/operation/{newest().uid}/change/").content.decode()
+    assert "goes on with" in page.lower() and stopped.uid in page
+
+
+@pytest.mark.parametrize("action", ["poweron", "poweroff", "poweroff_by_force", "retry", "terminate"])
 def test_nothing_begins_before_the_question_is_answered(admin, idle, action):
     before = Operation.objects.count()
     assert admin.get(f"{LIST}{idle.pk}/{action}/").status_code == 200

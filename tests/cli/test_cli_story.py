@@ -81,3 +81,12 @@ def test_a_success_speaks_of_neither_undone_nor_held(api, vdc):
     assert "undone" not in out
     assert "held" not in out
     assert "Nothing: it is done." in out
+
+
+def test_a_resumed_operation_names_the_one_before_and_the_steps_that_were_done_there(api, vdc):
+    told = operation("running", steps=[step(1, "volumes.fetch_image") | {"done_in": "op-earlier1"}])
+    api.on("GET", "operations/op-7k2m9x4q", told | {"resumes": "op-earlier2", "allowed_verbs": ["cancel"]})
+    page = vdc("operation", "show", "op-7k2m9x4q").out
+    assert "goes on with" in page and "op-earlier2" in page
+    assert "done in op-earlier1" in page
+    assert "vdc operation cancel op-7k2m9x4q" in page

@@ -230,3 +230,31 @@ def test_a_terminal_gets_a_bar_for_each_step(api):
     assert FETCH in text
     assert PLUG in text
     assert "\x1b[" in text
+
+
+def test_cancel_says_that_it_was_asked_for_and_how_to_watch(api, vdc):
+    api.on("POST", "operations/op-7k2m9x4q/cancel", Answer(202, operation("running")))
+    ended = vdc("operation", "cancel", "op-7k2m9x4q")
+    assert (ended.code, ended.out) == (
+        0,
+        "op-7k2m9x4q is running and was asked to stop (vdc operation watch op-7k2m9x4q)\n",
+    )
+    assert api.requests[0].body == {}
+
+
+@pytest.mark.parametrize(("state", "code"), [("cancelled", 0), ("done", 1)])
+def test_cancel_that_waits_succeeds_when_it_ended_as_cancelled(api, vdc, state, code):
+    api.on("POST", "operations/op-7k2m9x4q/cancel", Answer(202, operation("running")))
+    api.on("GET", "operations/op-7k2m9x4q", operation(state))
+    ended = vdc("operation", "cancel", "op-7k2m9x4q", "--wait")
+    assert ended.code == code
+    assert ended.out == f"op-7k2m9x4q is {state} (vdc operation show op-7k2m9x4q)\n"
+
+
+def test_retry_posts_nothing_and_follows_the_new_operation(api, vdc):
+    api.on("POST", "instances/i-7d2kq9xw/retry", Answer(202, instance("starting", operation=operation("queued"))))
+    api.on("GET", "operations/op-7k2m9x4q", operation())
+    api.on("GET", "instances/i-7d2kq9xw", instance("running"))
+    ended = vdc("instance", "retry", "i-7d2kq9xw", "--wait")
+    assert (ended.code, api.requests[0].body) == (0, {})
+    assert "is running" in ended.out
