@@ -4,7 +4,7 @@
 PYTHON := .venv/bin/python
 export VDC_NAME ?= vdc
 
-.PHONY: demo up down clean status install install-dev test check bench requirements
+.PHONY: demo up down clean status install install-dev test incident check bench requirements
 
 demo: up  ## everything, with one LXC and one KVM instance
 	@$(PYTHON) -m deploy.demo
@@ -29,6 +29,10 @@ install-dev:
 
 test: install-dev  ## every test, on stacks of their own; ARGS="tests/live -k launch" chooses
 	@$(PYTHON) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+incident: install-dev  ## outages of 200 s that begin as a copy ends, in all variants; a quarter of an hour
+	@$(PYTHON) -m pytest tests/live/test_incident.py -k outage --outage-s 200 --time-scale 1 \
+		--numprocesses 2 --dist load --verbose --no-header
 
 check: install-dev  ## format, lint, import rules, migrations, deployment settings
 	@$(PYTHON) -m deploy.check

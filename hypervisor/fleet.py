@@ -25,6 +25,7 @@ from hypervisor import listeners, liveness, local
 from hypervisor.contract import Hypervisor, Observation
 from hypervisor.models import Node, NodePulse, NodeRoom, NodeStatus
 from hypervisor.opening import this_start
+from operations import timing
 
 log = structlog.get_logger()
 
@@ -32,7 +33,7 @@ VCPUS = 64
 MEMORY_MIB = 256 * 1024
 DISK_BYTES = 16 << 40
 LISTEN_EVERY_S = 0.5
-PAUSE_AWAY_S = 1.0
+PAUSE_AWAY_S = 1 * timing.SCALE
 
 
 def nodes() -> QuerySet[Node]:

@@ -23,6 +23,12 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "vdcproject.settings"
 django.setup()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("outages")
+    group.addoption("--outage-s", type=float, default=20, help="how long the replayed outages last (20)")
+    group.addoption("--time-scale", type=float, default=0.1, help="of the data center that lives through them (0.1)")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """The workers of a parallel run have servers of their own: they must not inherit those of this process."""
     if _own is not None and getattr(config.option, "numprocesses", None):

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,9 +27,20 @@ echo ran >>/root/user-data-ran
 """
 
 
+def own_data_center(scratch: Path, *, mark: str = "", **settings: Any) -> Iterator[DataCenter]:
+    """A whole stack of this run's own; both guest images are registered in it. `mark`: letters, for a second one."""
+    _clean_what_killed_runs_left()
+    center = DataCenter(f"vdct{os.getpid()}{mark}", scratch, **settings)
+    try:
+        center.start()
+        yield center
+    finally:
+        center.clean()
+
+
 def _clean_what_killed_runs_left() -> None:
     for directory in Path("/var/lib").glob("vdct*"):
-        number = re.fullmatch(r"vdct(\d+)", directory.name)
+        number = re.fullmatch(r"vdct(\d+)[a-z]*", directory.name)
         if number is None or Path(f"/proc/{number[1]}").exists():
             continue
         if (content := Stack(directory.name).read()) and content["clone"] == str(CLONE):
@@ -37,14 +49,8 @@ def _clean_what_killed_runs_left() -> None:
 
 @pytest.fixture(scope="session")
 def data_center(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataCenter]:
-    """A whole stack of this run's own; both guest images are registered in it."""
-    _clean_what_killed_runs_left()
-    center = DataCenter(f"vdct{os.getpid()}", tmp_path_factory.mktemp("data-center"))
-    try:
-        center.start()
-        yield center
-    finally:
-        center.clean()
+    """The one that most tests share."""
+    yield from own_data_center(tmp_path_factory.mktemp("data-center"))
 
 
 @pytest.fixture(scope="session")

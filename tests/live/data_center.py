@@ -123,8 +123,9 @@ class Guest:
 class DataCenter:
     """One stack. `api` carries an operator's token, `tenant` a member's."""
 
-    def __init__(self, name: str, scratch: Path) -> None:
+    def __init__(self, name: str, scratch: Path, **settings: Any) -> None:
         self.stack = Stack(name)
+        self.settings = {"time_scale": TIME_SCALE, **settings}  # of its stack file
         self.scratch = scratch
         self.private_key = scratch / "key"
         self.content: dict[str, Any] = {}
@@ -137,7 +138,7 @@ class DataCenter:
 
     def start(self) -> None:
         """From nothing to a node that takes instances, with both guest images and a key registered."""
-        self.stack.write(claim(self.stack) | {"time_scale": TIME_SCALE})
+        self.stack.write(claim(self.stack) | self.settings)
         self.up()
         self.api, self.tenant = self._api("operator", "--operator"), self._api("tenant")
         facts = build_images(GUEST_IMAGES, print)["images"]

@@ -1,24 +1,19 @@
-"""What happens while an image is copied: a killed worker, a mute database, an owner who changes their mind."""
+"""What happens while an image is copied: a killed worker, an owner who changes their mind. Outages: test_incident."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.live.counting_proxy import CountingProxy
 from tests.live.data_center import DataCenter, Guest, until
 
 pytestmark = pytest.mark.live
-
-MUTE_S = 60
-ANSWER_WITHIN_S = 8  # six are promised
 
 
 def stored(data_center: DataCenter, image: str) -> tuple[str, int]:
@@ -85,64 +80,6 @@ def test_a_killed_worker_costs_an_attempt_and_not_the_instance(
 
 def _fetch(data_center: DataCenter, operation: str) -> dict[str, Any]:
     return data_center.operation(operation)["steps"][0]
-
-
-def test_a_mute_database_after_the_copy_delays_and_destroys_nothing(
-    data_center: DataCenter,
-    guests: dict[str, Guest],
-    proxy: CountingProxy,
-    fresh_image: str,
-    short_lived: list[str],
-):
-    """The story that must never repeat: the copy is done, and nobody listens to the word of it for a minute."""
-    sha256, size_bytes = stored(data_center, fresh_image)
-    bystander = data_center.launch("lxc", "bystander")
-    short_lived.append(bystander.id)
-    hold = proxy.hold_at(size_bytes - 1)
-    asked = data_center.create("lxc", "patient", image=fresh_image)
-    short_lived.append(asked["id"])
-    assert hold.reached.wait(30)
-    bystander.ssh("true")
-    slowest_s = 0.0
-    with data_center.frozen_postgresql():
-        mute_since = time.monotonic()
-        hold.release()
-        receipt = data_center.node_dir / "images" / f"{sha256}.raw.receipt"
-        until(receipt.exists, "the receipt of the copy")
-        bystander.ssh_and_leave("poweroff")
-        while time.monotonic() < mute_since + MUTE_S:
-            asked_at = time.monotonic()
-            answer = httpx.get(f"{data_center.url}/api/v1/instances", headers=_bearer(data_center), timeout=30)
-            slowest_s = max(slowest_s, time.monotonic() - asked_at)
-            assert answer.status_code == 503
-            assert int(answer.headers["Retry-After"]) >= 1
-            assert answer.json()["status"] == 503
-            assert all(guest.answers() for guest in guests.values())
-            time.sleep(2)
-    print(f"the slowest 503 took {slowest_s:.1f} s")
-    assert slowest_s < ANSWER_WITHIN_S
-
-    story = until(lambda: _story_after_silence(data_center, asked["operation"]["id"]), "the launch to end")
-    assert story["state"] == "done", json.dumps(story, indent=1)
-    assert [outcomes(step) for step in story["steps"]] == [["done"]] * 4
-    assert story["events"][-1]["name"] == "instance.launch.done"
-    assert proxy.sent == [size_bytes]
-    assert_whole(data_center, sha256, story["id"])
-    until(data_center.guest(asked["id"]).answers, "the guest to answer")
-    for guest in guests.values():
-        assert data_center.instance(guest.id)["state"] == "running"
-    until(lambda: data_center.instance(bystander.id)["state"] == "halted", "what happened meanwhile to be known")
-    assert data_center.instance(bystander.id)["wanted"] == "halted"
-
-
-def _story_after_silence(data_center: DataCenter, operation: str) -> dict[str, Any] | None:
-    answer = data_center.api.ask("GET", f"operations/{operation}")
-    assert answer.status_code in (200, 503)
-    return answer.json() if answer.status_code == 200 and answer.json()["ended_at"] else None
-
-
-def _bearer(data_center: DataCenter) -> dict[str, str]:
-    return {"Authorization": f"Bearer {data_center.api.token}"}
 
 
 def test_terminate_during_a_copy_is_accepted_at_once_and_leaves_nothing(
