@@ -50,6 +50,7 @@ class Observer:
         self._deaf: dict[str, float] = {}  # hypervisors that cannot be listened to, and when to try again
         self._unlisten: dict[str, Callable[[], None]] = {}
         self._beat_at = self._looked_at = 0.0
+        self._has_looked = False  # at all guests, once at least
         self._is_open = False  # its lanes work for this boot and start
         self._me = f"{platform.node()}:{os.getpid()}"
 
@@ -80,7 +81,12 @@ class Observer:
             raise HeldElsewhere(f"{self._node} is served by {holder}; two machines cannot serve one node.")
 
     def _start_if_new(self) -> None:
-        """After a new boot or a new start of the stack: bring up what is wanted, then open the lanes."""
+        """After a new boot or a new start of the stack: look, bring up what is wanted, then open the lanes.
+
+        Raises Transient while a hypervisor cannot be asked; the lanes stay closed until one look was whole.
+        """
+        if not self._has_looked:
+            self._look_at_all()
         row = Node.objects.filter(pk=self._node.pk)
         if row.filter(**this_start()).exists():
             self._is_open = True
@@ -136,6 +142,7 @@ class Observer:
             looks += local.driver(hypervisor).observe_all()
         for listener in listeners.on_seen_all:
             listener(self._node, looks)
+        self._has_looked = True
         NodePulse.objects.filter(pk=self._node.pk).update(observed_at=Now())
 
     def _tend(self) -> None:
