@@ -1,8 +1,9 @@
-"""Ask a node's files server: console logs, and the content of its backup storage."""
+"""Ask a node's files server: console logs, the content of its backup storage, and its trash."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 
@@ -59,6 +60,35 @@ def delete_object(node: Node, key: str) -> None:
         httpx.delete(f"{node.files_url}/storage/{key}", headers=_authorized(node), timeout=TIMEOUT, trust_env=False)
     except httpx.HTTPError as exc:
         raise _silent(node, exc) from exc
+
+
+def read_trash(node: Node) -> list[dict[str, Any]]:
+    """The entries of the node's trash as its files server tells them (`hypervisor.trash.TrashEntry`), oldest first."""
+    try:
+        answer = httpx.get(f"{node.files_url}/trash", headers=_authorized(node), timeout=TIMEOUT, trust_env=False)
+    except httpx.HTTPError as exc:
+        raise _silent(node, exc) from exc
+    if answer.status_code != 200:
+        raise Unavailable(f"The files server of {node} answered {answer.status_code}.", code="files_server")
+    return answer.json()["items"]
+
+
+def delete_trash(node: Node, name: str, *, why: str) -> None:
+    """Delete an entry of the node's trash now; NotFound if there is none of that name."""
+    try:
+        answer = httpx.delete(
+            f"{node.files_url}/trash/{name}",
+            params={"why": why},
+            headers=_authorized(node),
+            timeout=TIMEOUT,
+            trust_env=False,
+        )
+    except httpx.HTTPError as exc:
+        raise _silent(node, exc) from exc
+    if answer.status_code == 404:
+        raise NotFound(f"The trash of {node} has no entry {name}.", code="not_found")
+    if not answer.is_success:
+        raise Unavailable(f"The files server of {node} answered {answer.status_code}.", code="files_server")
 
 
 def _authorized(node: Node) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
     GET|HEAD|PUT|DELETE /storage/<key>             one object of the `local` backup storage
     GET|HEAD            /consoles/<uid>?last_bytes=N   what a guest printed last
+    GET                 /trash                         {"items": […]}: discarded volumes, oldest first
+    DELETE              /trash/<entry>?why=…           delete one now; `why` ends the sentence that tells of it
 
 Every request carries the bearer token of the stack file. PUT answers {"key", "sha256", "size_bytes"}.
 """
@@ -20,21 +22,25 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs
 
+from hypervisor.contract import Permanent
 from hypervisor.free_space import OUT_OF_ROOM, RESERVE_BYTES, free_bytes, mount_point
 from hypervisor.receipts import SAFE_NAME, receipt_path, sync_directory
+from hypervisor.trash import Trash
 
 CHUNK_BYTES = 1024**2
 CONSOLE_BYTES = 64 * 1024
 MAX_CONSOLE_BYTES = 4 * 1024**2
 ABANDONED_AFTER_S = 60.0
-PLACE = re.compile(r"/(?P<room>storage|consoles)/(?P<name>[^/]+)")
+PLACE = re.compile(r"/(?P<room>storage|consoles|trash)/(?P<name>[^/]+)")
 CONSOLE_METHODS = ("GET", "HEAD")
+MOST_WHY_CHARACTERS = 500
 ONE_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 Environ = dict[str, Any]
@@ -78,21 +84,30 @@ class FilesServer:
 
     def _route(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
+        if environ.get("PATH_INFO") == "/trash":
+            return self._only("GET", method, self._list_trash, start_response)
         place = PLACE.fullmatch(environ.get("PATH_INFO", ""))
         if place is None or not SAFE_NAME.fullmatch(place["name"]):
             raise Answer(
                 HTTPStatus.NOT_FOUND,
-                "Paths are /storage/<key> and /consoles/<uid>; "
+                "Paths are /storage/<key>, /consoles/<uid>, /trash and /trash/<entry>; "
                 "names have letters, digits, dots, underscores and hyphens, and start with a letter or digit",
             )
         if place["room"] == "storage" and method in self._storage_methods:
             return self._storage_methods[method](place["name"], environ, start_response)
         if place["room"] == "consoles" and method in CONSOLE_METHODS:
             return self._tail(place["name"], environ, start_response)
+        if place["room"] == "trash":
+            return self._only("DELETE", method, self._delete_trash, place["name"], environ, start_response)
         allowed = self._storage_methods if place["room"] == "storage" else CONSOLE_METHODS
         raise Answer(
             HTTPStatus.METHOD_NOT_ALLOWED, f"{method} is not possible here", headers=(("Allow", ", ".join(allowed)),)
         )
+
+    def _only(self, allowed: str, method: str, answer: Callable[..., Iterable[bytes]], *words: Any) -> Iterable[bytes]:
+        if method == allowed:
+            return answer(*words)
+        raise Answer(HTTPStatus.METHOD_NOT_ALLOWED, f"{method} is not possible here", headers=(("Allow", allowed),))
 
     def _check_token(self, environ: Environ) -> None:
         try:
@@ -207,6 +222,26 @@ class FilesServer:
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
         start_response(_line(HTTPStatus.OK), headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+    def _trash(self) -> Trash:
+        return Trash(self._state_dir / "node" / "trash", self._state_dir / "node" / "volumes")
+
+    def _list_trash(self, start_response: StartResponse) -> Iterable[bytes]:
+        body = json.dumps({"items": [asdict(entry) for entry in self._trash().entries()]}).encode()
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        start_response(_line(HTTPStatus.OK), headers)
+        return [body]
+
+    def _delete_trash(self, name: str, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        why = parse_qs(environ.get("QUERY_STRING", "")).get("why", ["somebody asked for it"])[-1]
+        try:
+            gone = self._trash().delete(name, why[:MOST_WHY_CHARACTERS])
+        except Permanent as fault:
+            raise Answer(HTTPStatus.INTERNAL_SERVER_ERROR, fault.message) from fault
+        if gone is None:
+            raise Answer(HTTPStatus.NOT_FOUND, f"The trash has no entry {name!r}")
+        start_response(_line(HTTPStatus.NO_CONTENT), [])
+        return []
 
     def _disk_full(self, key: str) -> Answer:
         return Answer(

@@ -12,6 +12,10 @@ from hypervisor.contract import Permanent
 # What stays free for receipts, logs and the database beside us.
 RESERVE_BYTES = 64 * 1024**2
 
+# What a node tries to keep free by emptying its trash: this part of the file system, and never more than so many bytes.
+SPARE_PART = 0.05
+SPARE_BYTES = 1024**3
+
 OUT_OF_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -19,6 +23,13 @@ def free_bytes(directory: Path) -> int:
     """Bytes that a new file in the directory may take."""
     numbers = os.statvfs(directory)
     return numbers.f_bavail * numbers.f_frsize
+
+
+def spare_bytes_missing(directory: Path) -> int:
+    """How many bytes should come free on the file system of the directory; 0 when there is enough."""
+    numbers = os.statvfs(directory)
+    wanted = min(int(numbers.f_blocks * numbers.f_frsize * SPARE_PART), SPARE_BYTES)
+    return max(wanted - numbers.f_bavail * numbers.f_frsize, 0)
 
 
 def mount_point(path: Path) -> Path:

@@ -1,35 +1,61 @@
-"""What the bulk lane does for its node beside steps: delete old trash, and what killed attempts left behind."""
+"""What the bulk lane does for its node beside steps: empty the trash in time, and remove what killed attempts left."""
 
 from __future__ import annotations
 
 import threading
 
 import structlog
+from django.db import close_old_connections, connection
 
+from core.database import DATABASE_ERRORS, unreachable
 from core.errors import WorkError
+from core.units import size
 from hypervisor import local
 from hypervisor.contract import Hypervisor
+from hypervisor.free_space import mount_point, spare_bytes_missing
 from hypervisor.models import Node
+from hypervisor.trash import Emptied
+from operations.events import note
 
 log = structlog.get_logger()
 
-EVERY_S = 600.0
+EVERY_S = 60.0
 
 
 def keep_house(node: Node) -> None:
-    """Start a thread that tidies now and every ten minutes, for the life of this process."""
+    """Start a thread that tidies now and every minute, for the life of this process."""
     if set(node.hypervisors) - {Hypervisor.FAKE}:
-        threading.Thread(target=_tidy_for_ever, name="housekeeping", daemon=True).start()
+        threading.Thread(target=_tidy_for_ever, args=[node], name="housekeeping", daemon=True).start()
 
 
-def _tidy_for_ever() -> None:
+def _tidy_for_ever(node: Node) -> None:
     pause = threading.Event()
     while True:
         try:
-            for name in local.images(Hypervisor.LXC).remove_abandoned_parts():
-                log.info("removed what a killed attempt left in the image store", file=name)
-            for entry in local.trash().empty():
-                log.info("deleted from the trash", volume=entry.uid, owner=entry.owner, discarded_at=entry.discarded_at)
+            tidy(node)
         except WorkError as fault:
             log.warning("tidying failed; it is tried again", why=fault.message)
+        except DATABASE_ERRORS as exc:
+            if not unreachable(exc):
+                raise
+            log.warning("the database did not answer; what was tidied is told later", error=str(exc).strip())
+            connection.close()
         pause.wait(EVERY_S)
+
+
+def tidy(node: Node) -> None:
+    """One round. What was deleted from the trash since the last one, by whomever, becomes events of the node."""
+    for name in local.images(Hypervisor.LXC).remove_abandoned_parts():
+        log.info("removed what a killed attempt left in the image store", file=name)
+    place = local.node_dir()
+    local.trash().empty(need_bytes=spare_bytes_missing(place), purpose=f"the file system {mount_point(place)}")
+    close_old_connections()
+    local.trash().tell(lambda emptied: _tell(node, emptied))
+
+
+def _tell(node: Node, emptied: Emptied) -> None:
+    entry = emptied.entry
+    owner = f" of {entry.owner}" if entry.owner else ""
+    said = f"{entry.uid}{owner} ({size(entry.size_bytes)}) was deleted from the trash of {node}: {emptied.why}"
+    note("node", node.uid, "node.trash.emptied", said)
+    log.info("deleted from the trash", volume=entry.uid, owner=entry.owner, why=emptied.why)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pwd
+from datetime import timedelta
 from pathlib import Path
 
 from django.conf import settings
@@ -21,6 +22,7 @@ from hypervisor.trash import Trash
 from hypervisor.volume_files import VolumeFiles
 
 QEMU_USER = "libvirt-qemu"
+TRASH_KEEP_HOURS = 24
 
 
 def node_dir() -> Path:
@@ -94,12 +96,13 @@ def disk_path(hypervisor: str, uid: str, disk_format: str) -> str:
 
 @functools.cache
 def trash() -> Trash:
-    """Where disks go before they are deleted."""
-    return Trash(node_dir() / "trash", node_dir() / "volumes")
+    """Where disks go before they are deleted; the stack file may say for how many hours."""
+    keep_for = timedelta(hours=settings.STACK.get("trash_keep_hours", TRASH_KEEP_HOURS))
+    return Trash(node_dir() / "trash", node_dir() / "volumes", keep_for)
 
 
 def _empty_trash(need_bytes: int) -> None:
-    trash().empty(need_bytes=need_bytes)
+    trash().empty(need_bytes=need_bytes, purpose="an image")
 
 
 def ensure_network(spec: NetworkSpec, watch: Watch | None) -> None:

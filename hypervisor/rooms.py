@@ -8,6 +8,7 @@ from django.db.models import F
 from django.db.models.functions import Greatest
 
 from core.claim import claim
+from core.units import memory, size
 from hypervisor.models import Node, NodeRoom, NodeStatus
 from hypervisor.placement import Candidate, Need, NoRoom, rank
 
@@ -42,6 +43,20 @@ def place(need: Need, *, only: str = "") -> Node:
         if _take(node, need):
             return node
     raise NoRoom("No room: other requests took the last fitting node a moment ago; try again.")
+
+
+def take(node: Node, *, vcpus: int = 0, memory_mib: int = 0, disk_bytes: int = 0) -> None:
+    """Take room on this very node, for what is there already, in the caller's transaction. Raises NoRoom."""
+    if _take(node, Need("", "", vcpus, memory_mib, disk_bytes)):
+        return
+    room = NodeRoom.objects.get(pk=node.pk)
+    lacking = [
+        (node.vcpus - room.vcpus_used < vcpus, f"{vcpus} vCPUs"),
+        (node.memory_mib - room.memory_mib_used < memory_mib, memory(memory_mib)),
+        (node.disk_bytes - room.disk_bytes_used < disk_bytes, f"{size(disk_bytes)} of disk"),
+    ]
+    wants = " and ".join(words for lacks, words in lacking if lacks) or "what it takes"
+    raise NoRoom(f"No room: {node} has not {wants} left.")
 
 
 def _take(node: Node, need: Need) -> bool:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
 
-from hypervisor import commands, receipts
+from hypervisor import commands, qcow2, receipts
 from hypervisor.contract import Permanent, StoreEntry, VolumeFile, VolumeSpec, Watch
 from hypervisor.disk_pace import DiskPace
 from hypervisor.free_space import disk_fault, require_room
@@ -29,9 +28,6 @@ SECTOR_BYTES = 512
 COPY_BYTES = 8 * 1024**2
 FICLONE = 0x40049409  # ioctl of linux/fs.h: share all blocks of another file
 CANNOT_SHARE = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS}
-
-QCOW2_MAGIC = b"QFI\xfb"
-QCOW2_HEADER = struct.Struct(">4sIQIIQ")  # magic, version, backing offset, backing length, cluster bits, virtual size
 
 
 class VolumeFiles:
@@ -57,7 +53,7 @@ class VolumeFiles:
             receipt = receipts.read(artefact)
             if receipt is None:
                 continue
-            size_bytes = _qcow2_size(artefact) if format == "qcow2" else receipt.size_bytes
+            size_bytes = qcow2.virtual_size(artefact) if format == "qcow2" else receipt.size_bytes
             if size_bytes is not None:
                 return VolumeFile(uid=uid, path=str(artefact), format=format, size_bytes=size_bytes, was_present=True)
         return None
@@ -151,7 +147,7 @@ class VolumeFiles:
                 f"qemu-img could not create {path.name} (exit code {done.returncode}): {done.stderr.strip()}",
                 advice="Look at the file system of the volumes and at the image in the store.",
             )
-        if _qcow2_size(path) != size_bytes:
+        if qcow2.virtual_size(path) != size_bytes:
             raise Permanent(f"qemu-img made {path.name} with another size than the {size_bytes:,} bytes asked for")
         path.chmod(0o600)
         if self._owner_uid is not None or self._owner_gid is not None:
@@ -185,9 +181,7 @@ class VolumeFiles:
         """Copy what is data, skip what is a hole."""
         pieces = list(_data_ranges(source))
         total_bytes = sum(length for _, length in pieces)
-        require_room(
-            self._root, total_bytes, "copying the image", lambda missing: self._trash.empty(need_bytes=missing)
-        )
+        require_room(self._root, total_bytes, "copying the image", self._empty_trash)
         pace = DiskPace(target)
         try:
             done_bytes = 0
@@ -204,6 +198,9 @@ class VolumeFiles:
         finally:
             pace.close()
 
+    def _empty_trash(self, need_bytes: int) -> None:
+        self._trash.empty(need_bytes=need_bytes, purpose="a volume")
+
 
 def _same(found: VolumeFile, spec: VolumeSpec, size_bytes: int) -> VolumeFile:
     if (found.format, found.size_bytes) != (spec.format, size_bytes):
@@ -213,15 +210,6 @@ def _same(found: VolumeFile, spec: VolumeSpec, size_bytes: int) -> VolumeFile:
             advice="Ask for another volume; a whole one is never overwritten.",
         )
     return found
-
-
-def _qcow2_size(path: Path) -> int | None:
-    """Virtual size that the header of a qcow2 file tells; None if it is not one."""
-    with path.open("rb") as file:
-        header = file.read(QCOW2_HEADER.size)
-    if len(header) < QCOW2_HEADER.size or not header.startswith(QCOW2_MAGIC):
-        return None
-    return int(QCOW2_HEADER.unpack(header)[-1])
 
 
 def _share_blocks(source: int, target: int) -> bool:

@@ -9,6 +9,7 @@ from accounts.api.views import AccountView, SshKeyPairViewSet, TokenViewSet
 from hypervisor.api.views import NodeViewSet
 from networks.api.views import NetworkViewSet
 from operations.api.views import OperationViewSet
+from volumes.api.trash import TrashViewSet
 from volumes.api.views import BackupObjectViewSet, ImageViewSet, VolumeViewSet
 
 router = SimpleRouter(trailing_slash=False)
@@ -28,6 +29,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
         BackupObjectViewSet.as_view({"put": "content"}),
         name="backup-object-content",
     ),
+    path("nodes/<str:uid>/trash", TrashViewSet.as_view({"get": "trash"}), name="trash"),
+    path("nodes/<str:uid>/trash/<str:entry>", TrashViewSet.as_view({"delete": "delete"}), name="trash-entry"),
+    path("nodes/<str:uid>/trash/<str:entry>/restore", TrashViewSet.as_view({"post": "restore"}), name="restore-volume"),
     path("", include("instances.api.urls")),
     *router.urls,
 ]

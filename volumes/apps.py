@@ -11,7 +11,7 @@ class VolumesConfig(AppConfig):
         from operations import register
         from volumes import models, tasks, uploads, verbs  # noqa: F401 - importing tasks registers them
 
-        register.register_noun(models.Volume, [])
+        register.register_noun(models.Volume, verbs.VOLUME)
         register.register_noun(models.BackupObject, [])
         register.register_noun(models.Image, verbs.IMAGE)
         uploads.register_chore()

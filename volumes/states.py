@@ -1,6 +1,7 @@
 """The automata of volumes, images and backup objects.
 
 volume          scheduling ──► pending ──► creating ──► attached ──► deleting ──► deleted
+                deleted ──► creating ──► available     while it lies in the trash of its node
 image           pending ──► creating ──► available
 backup object   pending ──► creating ──► available
                 each of them ──► error, with the reason

@@ -8,7 +8,7 @@ from core.claim import claim
 from core.errors import Permanent
 from hypervisor import local, rooms
 from hypervisor.backup_store import BackupStore
-from hypervisor.contract import SourceSpec
+from hypervisor.contract import Hypervisor, SourceSpec
 from operations import engine
 from operations.run import StepRun
 from operations.task import step_task
@@ -68,7 +68,7 @@ def volume_is_gone(run: StepRun, result: dict) -> None:
 
 def _discard(run: StepRun) -> str:
     volume = _volume(run)
-    if run.params["hypervisor"] == "fake":
+    if run.params["hypervisor"] == Hypervisor.FAKE:
         return f"{volume.uid} was promised only; nothing was on disk"
     entry = local.trash().discard(
         volume.uid,
@@ -78,14 +78,55 @@ def _discard(run: StepRun) -> str:
     )
     if entry is None:
         return f"{volume.uid} was not on disk"
+    if entry.expires_at == entry.discarded_at:
+        return f"{volume.uid} was deleted from {run.step.node}, which keeps no trash"
     return f"{volume.uid} was moved to the trash of {run.step.node} ({entry.name}), kept until {entry.expires_at}"
 
 
 def mark_deleted(volume: Volume) -> None:
     """The disk is gone: state, and the room that it took, once."""
     engine.move([[Volume.KIND, volume.uid, VolumeState.DELETED]])
+    give_back_room(volume)
+
+
+def give_back_room(volume: Volume) -> None:
+    """Its bytes count as taken no more."""
     if claim(Volume.objects.filter(pk=volume.pk, room_held=True), room_held=False):
         rooms.give_back(volume.node, disk_bytes=volume.size_bytes)
+
+
+@step_task("volumes.restore_volume")
+def restore_volume(run: StepRun) -> dict:
+    """Move the volume's file back from the trash of this node. `params`: volume, entry, hypervisor."""
+    volume = _volume(run)
+    run.checkpoint()
+    if run.params["hypervisor"] == Hypervisor.FAKE:
+        return {"said": f"{volume.uid} was promised only; nothing was in the trash"}
+    entry = local.trash().restore(run.params["entry"])
+    found = local.volumes(run.params["hypervisor"]).present(volume.uid)
+    if found is None and entry is None:
+        raise Permanent(
+            f"{run.params['entry']} is not in the trash of {run.step.node} any more",
+            advice="It has expired, or its space was needed; the events of the node say which.",
+        )
+    if found is None:
+        raise Permanent(f"{volume.uid} came out of the trash without a good receipt: nothing proves that it is whole")
+    return {"said": f"{volume.uid} is back at {found.path}", "size_bytes": found.size_bytes}
+
+
+@restore_volume.undoes
+def discard_restored(run: StepRun) -> str:
+    volume = _volume(run)
+    if run.params["hypervisor"] == Hypervisor.FAKE:
+        return f"{volume.uid} was promised only"
+    entry = local.trash().take_again(
+        run.params["entry"],
+        uid=volume.uid,
+        owner=volume.account.uid,
+        reason="its restoring was undone",
+        operation=run.operation.uid,
+    )
+    return f"{volume.uid} is in the trash of {run.step.node} ({entry.name})" if entry else f"{volume.uid} is nowhere"
 
 
 @step_task("volumes.store_object", whole=True)

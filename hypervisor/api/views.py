@@ -13,10 +13,8 @@ from hypervisor.api.serializers import NodeSerializer
 from hypervisor.models import Node
 
 
-class NodeViewSet(ListModelMixin, RetrieveModelMixin, ApiViewSet):
-    """The machines that run guests; to everyone but operators there are none."""
-
-    serializer_class = NodeSerializer
+class OfNodes(ApiViewSet):
+    """Base of the routes below `nodes`: to everyone but operators there are none."""
 
     def initial(self, request: Request, *args, **kwargs) -> None:
         super().initial(request, *args, **kwargs)
@@ -32,3 +30,9 @@ class NodeViewSet(ListModelMixin, RetrieveModelMixin, ApiViewSet):
         if node is None:
             raise NotFound(f"There is no node {uid}.", code="not_found")
         return node
+
+
+class NodeViewSet(ListModelMixin, RetrieveModelMixin, OfNodes):
+    """The machines that run guests."""
+
+    serializer_class = NodeSerializer

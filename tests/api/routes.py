@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 from django.urls import get_resolver
@@ -30,7 +31,8 @@ class Route:
         return self.actions.get("get") == "list"
 
     def path(self, uid: str = "") -> str:
-        return BASE + self.template % {"uid": uid}
+        """With this id; whatever else the route names, the path names something that is not there."""
+        return BASE + self.template % defaultdict(lambda: "x-00000000", uid=uid)
 
 
 def _routes() -> list[Route]:

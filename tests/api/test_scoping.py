@@ -9,7 +9,8 @@ from rest_framework.test import APIClient
 from accounts.api.scoped import AccountScopedViewSet
 from accounts.api.views import AccountView
 from accounts.models import AccessRecord, Role
-from hypervisor.api.views import NodeViewSet
+from hypervisor.api.views import OfNodes
+from hypervisor.models import Node
 from tests.api.checks import every_row, nothing_changes, problem, told
 from tests.api.routes import METHODS, ROUTES, Route
 from tests.api.world import sample
@@ -28,7 +29,7 @@ def ask(client: APIClient, method: str, path: str):
 
 
 def model_of(route: Route):
-    return route.view.rows.model
+    return Node if issubclass(route.view, OfNodes) else route.view.rows.model
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def operator(caller, ours, staff):
 
 def test_every_route_is_scoped_to_an_account_or_known_not_to_be():
     others = {route.view for route in ROUTES} - {route.view for route in SCOPED}
-    assert others == {AccountView, NodeViewSet}
+    assert {view for view in others if not issubclass(view, OfNodes)} == {AccountView}
     assert len(SCOPED) > 15, "the walk below walks"
 
 
@@ -123,6 +124,14 @@ def test_an_operator_who_is_no_longer_staff_is_a_tenant_again(operator, theirs, 
     staff.save()
     told(operator.client.get(OF_A_ROW[0].path(row.uid)), 404, "not_found")
     told(operator.client.get(f"/api/v1/nodes/{node.uid}"), 404, "not_found")
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if issubclass(route.view, OfNodes)], ids=str)
+def test_what_is_below_nodes_is_not_there_for_anyone_else(caller, ours, node, route):
+    for method in route.actions:
+        with nothing_changes():
+            answer = ask(caller(ours, Role.OWNER).client, method, route.path(node.uid))
+        told(answer, 404, "not_found")
 
 
 def test_nodes_are_there_for_operators_only(caller, ours, operator, node):

@@ -118,7 +118,7 @@ def ssh_key_pair(account: Account) -> SshKeyPair:
     return accounts.import_ssh_key_pair(account, name="laptop", public_key=KEY)
 
 
-# How to have one row of each noun that an account can own.
+# How to have one row of each noun that routes name.
 SAMPLES: dict[type[Model], Callable[[Account], Any]] = {
     ApiToken: token,
     SshKeyPair: ssh_key_pair,
@@ -128,6 +128,7 @@ SAMPLES: dict[type[Model], Callable[[Account], Any]] = {
     Volume: volume,
     Instance: instance,
     Operation: operation,
+    Node: lambda account: Node.objects.first(),
 }
 
 
