@@ -35,18 +35,23 @@ def api() -> Iterator[Client]:
 def show_list(path: str, columns: Sequence[Column], *, output: Output, limit: int, **query: Any) -> None:
     with api() as client:
         items, more = client.items(path, limit=limit, **query)
-    if output is Output.JSON:
-        print_json(items)
-    else:
-        console = console_on(sys.stdout)
-        lines, left_out = table(columns, items, width=console.width if console.is_terminal else None)
-        print_lines(lines, console)
-        if not items:
-            notice("none yet")
-        if left_out:
-            notice(f"too narrow here for {', '.join(left_out)}; `-o json` has everything")
+    show_items(items, columns, output=output, nothing="none yet")
     if more:
         notice(f"these are the newest {limit}; --limit 0 lists all")
+
+
+def show_items(items: list[dict[str, Any]], columns: Sequence[Column], *, output: Output, nothing: str) -> None:
+    """A list that is here already; `nothing` is said of an empty one."""
+    if output is Output.JSON:
+        print_json(items)
+        return
+    console = console_on(sys.stdout)
+    lines, left_out = table(columns, items, width=console.width if console.is_terminal else None)
+    print_lines(lines, console)
+    if not items:
+        notice(nothing)
+    if left_out:
+        notice(f"too narrow here for {', '.join(left_out)}; `-o json` has everything")
 
 
 def show_one(path: str, sheet: Callable[[dict[str, Any], int], list[Text]], *, output: Output) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cli.render.table import Column
-from cli.render.units import between, duration, memory, size, when
+from cli.render.units import between, clock, duration, memory, size, when
 from cli.render.words import state_style, word
 
 Item = dict[str, Any]
@@ -85,6 +85,15 @@ NODES = (
     Column("MEMORY", _used("memory_mib_used", "memory_mib", memory), right=True, spare=2),
     Column("DISK", _used("disk_bytes_used", "disk_bytes", size), right=True, spare=3),
     Column("HEARTBEAT", lambda item: when(item.get("heartbeat_at")), spare=4),
+)
+TRASH = (
+    Column("ENTRY", _value("id")),
+    Column("ACCOUNT", _value("account"), spare=1),
+    Column("ON DISK", lambda item: size(item.get("disk_bytes")), right=True),
+    Column("SIZE", lambda item: size(item.get("volume_size_bytes")), right=True, spare=3),
+    Column("WHY", _value("reason"), spare=2),
+    Column("DISCARDED", lambda item: when(item.get("discarded_at")), spare=4),
+    Column("EXPIRES", lambda item: clock(item.get("expires_at"), day_of=item.get("discarded_at"))),
 )
 VOLUMES = (
     _ID,

@@ -47,7 +47,3 @@ class RowSerializer(serializers.ModelSerializer):
     def get_allowed_verbs(self, row: Any) -> list[str]:
         """What may be done to it now; nouns with verbs override this."""
         return []
-
-
-class NothingInput(InputSerializer):
-    """Verbs that take no fields."""

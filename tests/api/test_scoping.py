@@ -128,9 +128,10 @@ def test_an_operator_who_is_no_longer_staff_is_a_tenant_again(operator, theirs, 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if issubclass(route.view, OfNodes)], ids=str)
 def test_what_is_below_nodes_is_not_there_for_anyone_else(caller, ours, node, route):
-    for method in route.actions:
+    owner = caller(ours, Role.OWNER)
+    for method in set(route.actions) - {"head"}:
         with nothing_changes():
-            answer = ask(caller(ours, Role.OWNER).client, method, route.path(node.uid))
+            answer = ask(owner.client, method, route.path(node.uid))
         told(answer, 404, "not_found")
 
 
