@@ -1,8 +1,8 @@
 """The thread that keeps the claims of a worker process alive, and hears when work should stop.
 
 One statement a tick for all running steps: renew leases, write progress and new log lines, read back who lost its
-claim or was cancelled. A database that does not answer changes nothing here: no deadline counts such time, nor does
-the sweep.
+claim or was cancelled. Between two ticks it asks a few times who was cancelled, for people wait for that. A database
+that does not answer changes nothing here: no deadline counts such time, nor does the sweep.
 """
 
 from __future__ import annotations
@@ -33,6 +33,12 @@ _RENEW = """
      WHERE step.id = seen.id AND step.attempt = seen.attempt AND step.state IN ('running', 'undoing')
        AND operation.id = step.operation_id
  RETURNING step.id, step.attempt, operation.cancel_reason
+"""
+
+_CANCELLED = """
+    SELECT step.id, step.attempt, operation.cancel_reason
+      FROM operations_step AS step JOIN operations_operation AS operation ON operation.id = step.operation_id
+     WHERE step.id = ANY(%s) AND operation.cancel_reason <> ''
 """
 
 
@@ -87,7 +93,7 @@ class Keeper:
         ticked_at = time.monotonic()
         answering = True
         while True:
-            time.sleep(timing.KEEPER_TICK_S)
+            answering = self._listen_until(ticked_at + timing.KEEPER_TICK_S) and answering
             with self._lock:
                 runs = list(self._runs)
                 if not runs:
@@ -104,6 +110,25 @@ class Keeper:
                 log.warning("leases could not be renewed; work goes on", error=str(exc).strip())
                 answering = False
                 connection.close()
+
+    def _listen_until(self, moment: float) -> bool:
+        """Let the work hear of a cancel, every now and then until `moment`; short steps cost no statement.
+
+        False: the database did not answer meanwhile; the next tick says so.
+        """
+        seen: set[StepRun] = set()
+        while (left_s := moment - time.monotonic()) > 0:
+            time.sleep(min(left_s, timing.HEAR_EVERY_S))
+            with self._lock:
+                runs = {run for run in self._runs if not run.undoing}
+            if still_at_it := runs & seen:
+                try:
+                    _hear(still_at_it)
+                except DATABASE_ERRORS:
+                    connection.close()
+                    return False
+            seen = runs
+        return True
 
 
 class _Life:
@@ -122,6 +147,15 @@ class _Life:
             run.stop(Transient(f"{run.step.task} made no progress for {idle_s:g} s"))
         elif limit_s and self.age_s > limit_s:
             run.stop(Transient(f"{run.step.task} took longer than its deadline of {limit_s:g} s"))
+
+
+def _hear(runs: set[StepRun]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(_CANCELLED, [[run.step.pk for run in runs]])
+        reasons = {(step_id, attempt): reason for step_id, attempt, reason in cursor.fetchall()}
+    for run in runs:
+        if reason := reasons.get((run.step.pk, run.step.attempt)):
+            run.stop(Cancelled(reason))
 
 
 def _renew(runs: list[StepRun]) -> None:
