@@ -18,6 +18,7 @@ from django.db.models.functions import Now
 
 from core.database import DATABASE_ERRORS, unreachable
 from operations import timing
+from operations.giving_up import LOOK_EVERY_S, give_up_silent_nodes
 from operations.models import Step
 from operations.pruning import PRUNE_EVERY_S, prune
 from operations.recovery import lose
@@ -38,7 +39,10 @@ class Chore:
     last_at: float = 0.0
 
 
-chores: list[Chore] = [Chore("prune", PRUNE_EVERY_S, prune)]
+chores: list[Chore] = [
+    Chore("prune", PRUNE_EVERY_S, prune),
+    Chore("silent nodes hold up a cancel", LOOK_EVERY_S, give_up_silent_nodes),
+]
 
 
 def sweep(stop: threading.Event) -> None:

@@ -1,0 +1,117 @@
+"""A cancel ends also where the node never answers: what could not be undone is held, and nothing is concluded."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from operations import engine, protocol, register, timing
+from operations.giving_up import give_up_silent_nodes
+from operations.models import OperationSubject, Step
+from operations.recovery import lose
+from operations.states import Hold
+from tests.operations.parts import NODE, REMOVE, act, begin, steps_of, volume
+
+LONG_ENOUGH_S = timing.LEASE_S + 1
+SILENT = f"node {NODE}, silent since 2026-01-02 03:04:05 UTC"
+
+
+@pytest.fixture
+def silence(monkeypatch):
+    """`silence.add(NODE)`: it does not answer any more."""
+    silent = set()
+    monkeypatch.setattr(register, "node_troubles", [lambda asked: dict.fromkeys(asked & silent, SILENT)])
+    return silent
+
+
+def state_of(row):
+    row.refresh_from_db()
+    return row.state
+
+
+@pytest.fixture
+def half_done(bells):
+    """Two steps are done, the third waits in the queue of the same node: (subject, operation)."""
+    subject = volume()
+    operation = begin(
+        subject,
+        {"act": "nothing", "task": "whole", "moves": "pending"},
+        {"act": "nothing", "task": "part", "moves": "creating"},
+        {"act": "nothing", "lane": "bulk"},
+    )
+    protocol.run_step(*bells.pop(0))
+    bells.clear()
+    assert [step.state for step in steps_of(operation)] == ["done", "done", "queued"]
+    return subject, operation
+
+
+def test_what_a_silent_node_cannot_undo_is_held_and_the_subject_is_free(half_done, silence, bells):
+    subject, operation = half_done
+    silence.add(NODE)
+    engine.cancel(operation, reason="by the tests")
+    give_up_silent_nodes(LONG_ENOUGH_S)
+    assert (state_of(operation), state_of(subject)) == ("cancelled", "error")
+    assert operation.held == [
+        f"tests.part was not undone: {SILENT}",
+        "tests.whole was left as it is, for what came after it could not be undone",
+    ]
+    assert SILENT in subject.error["message"]
+    assert [step.state for step in steps_of(operation)] == ["done", "failed", "cancelled"]
+    assert not OperationSubject.objects.exclude(hold=Hold.CLOSED).exists()
+    bells.clear()
+    begin(subject, verb=REMOVE)
+    bells.answer()
+    assert state_of(subject) == "deleted"
+
+
+def test_a_node_that_answers_undoes_however_long_it_takes(half_done, silence, bells):
+    subject, operation = half_done
+    engine.cancel(operation, reason="by the tests")
+    give_up_silent_nodes(LONG_ENOUGH_S)
+    bells.answer()
+    assert (state_of(operation), state_of(subject), operation.held) == ("cancelled", "deleted", [])
+
+
+def test_nothing_is_given_up_before_the_node_could_have_been_heard(half_done, silence):
+    _, operation = half_done
+    silence.add(NODE)
+    engine.cancel(operation, reason="by the tests")
+    give_up_silent_nodes(timing.LEASE_S - 1)
+    operation.refresh_from_db()
+    assert operation.ended_at is None
+
+
+def test_nothing_is_given_up_that_nobody_asked_to_cancel(half_done, silence, bells):
+    """It waits for the node, and goes on when that is back."""
+    _, operation = half_done
+    silence.add(NODE)
+    give_up_silent_nodes(LONG_ENOUGH_S)
+    assert [step.state for step in steps_of(operation)] == ["done", "done", "queued"]
+
+
+def test_a_worker_that_was_thought_lost_writes_nothing_when_it_comes_back(bells, silence, quick, in_threads):
+    began, go_on, subject = threading.Event(), threading.Event(), volume()
+
+    @act("unheard")
+    def unheard(run):
+        began.set()
+        assert go_on.wait(30)
+
+    operation = begin(subject, {"act": "unheard", "task": "part"})
+    [worker] = in_threads(lambda: protocol.run_step(*bells.pop(0)))
+    assert began.wait(20)
+    silence.add(NODE)
+    engine.cancel(operation, reason="by the tests")
+    give_up_silent_nodes(LONG_ENOUGH_S)
+    operation.refresh_from_db()
+    assert operation.ended_at is None, "it may hear of the cancel yet"
+    lose(Step.objects.get(operation=operation), "the test says so")
+    give_up_silent_nodes(LONG_ENOUGH_S)
+    assert (state_of(operation), state_of(subject)) == ("cancelled", "error")
+    before = Step.objects.values().get(operation=operation)
+    go_on.set()
+    worker.result(30)
+    bells.answer()
+    assert Step.objects.values().get(operation=operation) == before
+    assert (state_of(operation), state_of(subject)) == ("cancelled", "error")
