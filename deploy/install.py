@@ -55,7 +55,7 @@ GUEST_PACKAGES = ("busybox-static", "syslinux", "syslinux-common", "mtools", "e2
 # libvirt-python and psycopg2 are compiled.
 BUILD_PACKAGES = ("gcc", "libc6-dev", "pkg-config", "libvirt-dev", "libpq-dev")
 DEBIAN_PYTHON_PACKAGES = ("python3-dev", "python3-venv")
-DEV_PACKAGES = ("chromium", "curl", "pv")
+DEV_PACKAGES = ("chromium", "curl", "prometheus", "pv")
 
 QEMU_USER = "libvirt-qemu"
 QEMU_ID = 64055  # the number that Debian keeps for it

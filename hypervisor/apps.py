@@ -12,4 +12,5 @@ class HypervisorConfig(AppConfig):
         from operations import register
 
         register.node_troubles.append(liveness.troubles)
+        register.lanes.append(liveness.lanes)
         liveness.register_chore()

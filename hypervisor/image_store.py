@@ -14,7 +14,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import structlog
@@ -63,6 +63,14 @@ class ImageStore:
             raw_size_bytes=receipt.size_bytes,
             was_present=True,
         )
+
+    def usage(self) -> tuple[int, int]:
+        """How many whole images are here, and how many bytes of disk they take."""
+        blocks = []
+        for receipt in self._root.glob("*.raw.receipt"):
+            with suppress(FileNotFoundError):  # it goes just now
+                blocks.append(receipt.with_suffix("").stat().st_blocks)
+        return len(blocks), sum(blocks) * 512
 
     def fetch(self, source: SourceSpec, watch: Watch, *, tag: str) -> StoreEntry:
         """Make sure that the image is here. Two callers for one digest: one fetches, the other waits and finds it.

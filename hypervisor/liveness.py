@@ -50,6 +50,12 @@ def beat(node: Node) -> None:
         note("node", node.uid, "node.online", f"{node} is online")
 
 
+def lanes() -> list[tuple[str, str]]:
+    """The lanes of all nodes that live, as (node, lane). One statement."""
+    online = Node.objects.filter(pulse__status=NodeStatus.ONLINE).values_list("uid", flat=True)
+    return [(uid, lane) for uid in online for lane in ("ops", "bulk")]
+
+
 def troubles(node_uids: set[str]) -> dict[str, str]:
     """Why nodes cannot work now: {"hn-…": "node hn-…, silent since …"}, without those that can. One statement."""
     found = {

@@ -72,6 +72,14 @@ def images(hypervisor: str) -> ImageStore | FakeImages:
     return ImageStore(node_dir() / "images", reclaim=_empty_trash)
 
 
+def figures(node: Node) -> dict[str, int]:
+    """What the observer of this machine's node measures for /metrics."""
+    if set(node.hypervisors) <= {Hypervisor.FAKE}:
+        return {}
+    entries, size_bytes = images(Hypervisor.LXC).usage()
+    return {"image_cache_entries": entries, "image_cache_bytes": size_bytes}
+
+
 @functools.cache
 def volumes(hypervisor: str) -> VolumeFiles | FakeVolumes:
     """The volume files of this node; those of KVM belong to the user that QEMU runs as."""

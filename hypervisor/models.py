@@ -57,6 +57,7 @@ class NodePulse(models.Model):
     observed_at = models.DateTimeField(null=True)
     holder = models.CharField(max_length=255, blank=True)
     held_until = models.DateTimeField(null=True)
+    figures = models.JSONField(default=dict)  # what the observer measured at its last look at everything
 
     def __str__(self) -> str:
         return f"pulse of {self.node}"

@@ -143,7 +143,7 @@ class Observer:
         for listener in listeners.on_seen_all:
             listener(self._node, looks)
         self._has_looked = True
-        NodePulse.objects.filter(pk=self._node.pk).update(observed_at=Now())
+        NodePulse.objects.filter(pk=self._node.pk).update(observed_at=Now(), figures=local.figures(self._node))
 
     def _tend(self) -> None:
         close_old_connections()

@@ -20,6 +20,7 @@ from setproctitle import setproctitle
 
 from core import logs
 from core.errors import Unreachable
+from operations import timing
 from operations.bell import queue_lengths, queue_name
 from operations.keeper import keeper
 from operations.recovery import ask_for_bells
@@ -29,7 +30,7 @@ log = structlog.get_logger()
 
 THREADS = {"ops": 4, "bulk": 2, "control": 4}
 DEAF_LOOKS = 3
-DEAF_EVERY_S = 5.0
+DEAF_EVERY_S = 5.0 * timing.SCALE
 DEAF_EXIT_CODE = 75
 DEAF_GRACE_S = 5.0
 
@@ -83,19 +84,24 @@ def _hand_back(**_: object) -> None:
 
 
 def _watch_for_deafness(nodes: list[str], lane: str) -> None:
-    """Bells wait, slots are free, several looks in a row: leave, the process manager starts us anew."""
-    looks = 0
+    """Deaf at several looks in a row: leave, the process manager starts us anew."""
+    lanes = [(node, lane) for node in nodes]
+    looks = heard = 0
     while True:
         time.sleep(DEAF_EVERY_S)
-        try:
-            waiting = sum(queue_lengths([(node, lane) for node in nodes]).values())
-        except Unreachable:
-            looks = 0  # "cannot ask" is not "deaf"
-            continue
-        is_deaf = waiting > 0 and len(worker_state.active_requests) < THREADS[lane] and not keeper.stopping
-        looks = looks + 1 if is_deaf else 0
+        heard_before, heard = heard, worker_state.total_count.total()
+        looks = looks + 1 if heard == heard_before and _seems_deaf(lanes) else 0
         if looks >= DEAF_LOOKS:
-            log.error("bells wait and nobody hears them; this worker leaves", waiting=waiting)
+            log.error("bells wait, slots are free, and none is heard; this worker leaves", lane=lane)
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(DEAF_GRACE_S)
             os._exit(DEAF_EXIT_CODE)
+
+
+def _seems_deaf(lanes: list[tuple[str, str]]) -> bool:
+    """Bells wait though slots are free. A lane whose slots are all taken is full; Redis that is away says nothing."""
+    try:
+        bells = sum(queue_lengths(lanes).values())
+    except Unreachable:
+        return False
+    return bells > 0 and len(worker_state.active_requests) < THREADS[lanes[0][1]] and not keeper.stopping

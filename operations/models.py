@@ -33,6 +33,7 @@ class Operation(Row):
     held = models.JSONField(default=list)  # sentences
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
+    tallied = models.BooleanField(default=False)  # its end and its steps are part of the tallies
 
     objects = OperationQuerySet.as_manager()
 
@@ -42,6 +43,7 @@ class Operation(Row):
             models.Index(fields=["account", "-created_at", "-id"], name="operation_account_newest"),
             models.Index(fields=["subject_uid", "-created_at", "-id"], name="operation_subject_newest"),
             models.Index(fields=["ended_at"], name="operation_open", condition=Q(ended_at=None)),
+            models.Index(fields=["id"], name="operation_untallied", condition=Q(ended_at__isnull=False, tallied=False)),
         ]
 
 
@@ -142,3 +144,42 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.message}"
+
+
+class LaneCanary(models.Model):
+    """The last bell that was sent through a lane only to come back; one row per lane."""
+
+    node = models.CharField(max_length=255, blank=True)  # hn-…; "" for the control lane
+    lane = models.CharField(max_length=16)
+    number = models.PositiveBigIntegerField(default=0)  # of the last one sent; 0: none yet
+    sent_at = models.DateTimeField(null=True)
+    waits_since = models.DateTimeField(null=True)  # when the first one was sent that nobody has answered
+    heard_at = models.DateTimeField(null=True)  # when one was answered last
+    round_trip = models.DurationField(null=True)  # of that one: from before the bell to its answer in the row
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["node", "lane"], name="one_canary_per_lane"),
+        ]
+
+    def __str__(self) -> str:
+        return f"canary {self.number} of the lane {self.lane} {self.node}".rstrip()
+
+
+class Tally(models.Model):
+    """A count that only grows, kept as rows so that it outlives every process; `le` bounds a bucket of a histogram."""
+
+    metric = models.CharField(max_length=32)
+    first = models.CharField(max_length=96, blank=True)  # what the labels mean is known to who counts
+    second = models.CharField(max_length=255, blank=True)
+    le = models.FloatField(default=float("inf"))  # not cumulated
+    count = models.PositiveBigIntegerField(default=0)
+    total = models.FloatField(default=0)  # sum of what was observed
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["metric", "first", "second", "le"], name="one_tally_per_labels"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.first} {self.second}: {self.count}"

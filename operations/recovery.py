@@ -14,13 +14,13 @@ from operations.ringing import ring_missing, waiting
 from operations.states import OperationState, StepState
 
 
-def lose(step: Step, why: str) -> None:
-    """Count this attempt as lost and queue the next one, unless its worker has spoken meanwhile."""
+def lose(step: Step, why: str) -> bool:
+    """Count this attempt as lost and queue the next one; False: its worker has spoken meanwhile."""
     with transaction.atomic():
         operation = engine.locked(step.operation_id)
         current = Step.objects.get(pk=step.pk)
         if (current.attempt, current.worker) != (step.attempt, step.worker) or current.ended_at is not None:
-            return
+            return False
         current.attempts.append(
             {
                 "number": current.attempt,
@@ -45,6 +45,7 @@ def lose(step: Step, why: str) -> None:
         bell = _next(operation, current, why)
         if bell is not None:
             transaction.on_commit(lambda: ring(*bell), robust=True)
+    return True
 
 
 def _next(operation: engine.Operation, step: Step, why: str) -> engine.Bell | None:

@@ -61,6 +61,9 @@ tasks: dict[str, Any] = {}
 # Told by the room that knows nodes: why these nodes cannot work now, one sentence each; nothing of those that can.
 node_troubles: list[Callable[[set[str]], dict[str, str]]] = []
 
+# Told by the room that knows nodes: the lanes, as (node, lane), of those that live.
+lanes: list[Callable[[], Iterable[tuple[str, str]]]] = []
+
 
 def register_noun(model: Any, verbs: list[Verb]) -> None:
     """Make `model` a subject of operations, with its verb table."""

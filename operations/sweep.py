@@ -17,7 +17,7 @@ from django.db import connection
 from django.db.models.functions import Now
 
 from core.database import DATABASE_ERRORS, unreachable
-from operations import timing
+from operations import canary, tally, timing
 from operations.giving_up import LOOK_EVERY_S, give_up_silent_nodes
 from operations.models import Step
 from operations.pruning import PRUNE_EVERY_S, prune
@@ -40,6 +40,8 @@ class Chore:
 
 
 chores: list[Chore] = [
+    Chore("canaries", canary.EVERY_S, canary.send),
+    Chore("tallies", tally.EVERY_S, tally.count_ended),
     Chore("prune", PRUNE_EVERY_S, prune),
     Chore("silent nodes hold up a cancel", LOOK_EVERY_S, give_up_silent_nodes),
 ]
@@ -131,4 +133,9 @@ def take_from_lost_workers() -> None:
     """Queue the next attempt of steps whose lease ran out while the database could have renewed it."""
     for step in Step.objects.filter(ended_at=None, lease_until__lt=Now()).exclude(worker=""):
         why = f"no sign of life from its worker {step.worker} since {step.lease_until:%H:%M:%S} UTC"
-        _alone(f"lost step {step.pk}", lambda step=step, why=why: lose(step, why))
+        _alone(f"lost step {step.pk}", lambda step=step, why=why: _expire(step, why))
+
+
+def _expire(step: Step, why: str) -> None:
+    if lose(step, why):
+        tally.count(tally.LEASE_EXPIRIES, step.task)

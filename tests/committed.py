@@ -11,6 +11,8 @@ from django.db import connection
 from django.test import TransactionTestCase
 
 TABLES = (
+    "operations_lanecanary",
+    "operations_tally",
     "operations_event",
     "operations_step",
     "operations_operationsubject",

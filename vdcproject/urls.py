@@ -6,9 +6,11 @@ from django.contrib import admin
 from django.urls import include, path
 
 from core.health import healthz
+from vdcproject.metrics import MetricsView
 
 urlpatterns = [
     path("healthz", healthz),
+    path("metrics", MetricsView.as_view()),
     path("api/v1/", include("vdcproject.api")),
     path("admin/", admin.site.urls),
 ]

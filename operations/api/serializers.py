@@ -8,7 +8,7 @@ from typing import Any
 from rest_framework import serializers
 
 from core.api.serializers import RowSerializer
-from operations import register
+from operations import canary, register
 from operations.models import Event, Operation, Step
 from operations.states import OperationState, StepState
 
@@ -62,15 +62,25 @@ class OperationSerializer(RowSerializer):
             return None
         if waiting.not_before is not None:
             return f"the next attempt of {waiting.task}, at {moment(waiting.not_before)}"
+        if trouble := self._lane_troubles().get((waiting.node, waiting.lane)):
+            return trouble
         return f"a free worker of the lane {waiting.lane}" + (f" on node {waiting.node}" if waiting.node else "")
 
     def _troubles(self) -> dict[str, str]:
         """What is wrong with the nodes that all shown operations wait for, in one statement."""
         if "troubles" not in self.context:
-            shown = [self.instance] if self.parent is None else self.parent.instance
-            waiting = [step for operation in shown if (step := _waiting(operation))]
-            self.context["troubles"] = register.troubles_of(step.node for step in waiting)
+            self.context["troubles"] = register.troubles_of(step.node for step in self._all_waiting())
         return self.context["troubles"]
+
+    def _lane_troubles(self) -> dict[tuple[str, str], str]:
+        """The same for their lanes."""
+        if "lane_troubles" not in self.context:
+            self.context["lane_troubles"] = canary.troubles({(step.node, step.lane) for step in self._all_waiting()})
+        return self.context["lane_troubles"]
+
+    def _all_waiting(self) -> list[Step]:
+        shown = [self.instance] if self.parent is None else self.parent.instance
+        return [step for operation in shown if (step := _waiting(operation))]
 
 
 class StorySerializer(OperationSerializer):

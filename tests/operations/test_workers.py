@@ -1,4 +1,4 @@
-"""Real Celery workers on the tests' Redis and PostgreSQL: killed, asked to go, and rung twice."""
+"""Real Celery workers on the tests' Redis and PostgreSQL: killed, asked to go, rung twice, and made deaf."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 import structlog
+from celery import current_app
 from django.db import connection
 
-from operations import sweep, timing
-from operations.bell import ring
-from operations.models import Event, Step
+from operations import canary, register, sweep, timing
+from operations.bell import queue_lengths, queue_name, ring
+from operations.lane import DEAF_LOOKS, THREADS
+from operations.models import Event, LaneCanary, Step
 from tests.operations.parts import NODE, begin, steps_of, volume
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -171,3 +173,69 @@ def test_every_line_of_a_lane_is_json_and_names_who_speaks_for_whom(lane, tmp_pa
     assert any("a library is unhappy" in event for event in said)
     assert "superuser" not in str(lines)
     assert [line.split(" ", 3)[3] for line in steps_of(operation)[0].log.splitlines()][-1] == "info all is well"
+
+
+def looked_at_queues():
+    """How often anybody has asked Redis for the length of a queue."""
+    with current_app.connection_for_read() as line, line.channel() as channel:
+        return channel.client.info("commandstats").get("cmdstat_llen", {}).get("calls", 0)
+
+
+def waiting_bells():
+    return queue_lengths([(NODE, "ops")])[NODE, "ops"]
+
+
+@pytest.fixture
+def empty_queue():
+    yield
+    with current_app.connection_for_write() as line, line.channel() as channel:
+        channel.client.delete(queue_name(NODE, "ops"))
+
+
+def test_a_worker_that_became_deaf_leaves_and_the_next_one_hears(lane, waiting_step, empty_queue, tmp_path):
+    operation, go, _ = waiting_step
+    go()
+    with lane() as deaf:
+        wait_for(lambda: is_done(operation), "the worker to hear")
+        current_app.control.cancel_consumer(queue_name(NODE, "ops"), reply=True, timeout=PATIENCE_S, limit=1)
+        unheard = begin(volume(), {"act": "nothing"})
+        assert deaf.wait(PATIENCE_S) in (0, 75)
+        assert "bells wait, slots are free, and none is heard" in (tmp_path / "worker.log").read_text()
+    assert not is_done(unheard)
+    with lane():
+        wait_for(lambda: is_done(unheard), "the next worker to hear")
+
+
+def test_a_canary_alone_shows_that_an_idle_worker_is_deaf(lane, waiting_step, empty_queue, monkeypatch):
+    operation, go, _ = waiting_step
+    go()
+    monkeypatch.setattr(register, "lanes", [lambda: [(NODE, "ops")]])
+    with lane() as deaf:
+        wait_for(lambda: is_done(operation), "the worker to hear")
+        canary.send(1000)
+        ours = LaneCanary.objects.filter(node=NODE)
+        wait_for(lambda: ours.filter(waits_since=None).exists(), "the canary to come back")
+        assert 0 < ours.get().round_trip.total_seconds() < PATIENCE_S
+        current_app.control.cancel_consumer(queue_name(NODE, "ops"), reply=True, timeout=PATIENCE_S, limit=1)
+        canary.send(1000)
+        assert deaf.wait(PATIENCE_S) in (0, 75)
+    with lane():
+        wait_for(lambda: ours.filter(waits_since=None, number=2).exists(), "the next worker to answer it")
+
+
+def test_a_full_worker_is_not_taken_for_a_deaf_one(lane, tmp_path, empty_queue):
+    go, journal = tmp_path / "go", tmp_path / "journal"
+    works = [
+        begin(volume(), {"act": "wait", "until": str(go), "journal": str(journal)})
+        for _ in range(2 * THREADS["ops"] + 2)
+    ]
+    with lane() as full:
+        wait_for(lambda: Step.objects.exclude(worker="").count() == THREADS["ops"], "all slots to be taken")
+        wait_for(waiting_bells, "a bell that waits")
+        looks = looked_at_queues()
+        wait_for(lambda: looked_at_queues() >= looks + 2 * DEAF_LOOKS, "the watch to look often enough")
+        assert full.poll() is None
+        assert waiting_bells() > 0
+        go.touch()
+        for work in works:
+            wait_for(lambda work=work: is_done(work), "all that waits")
