@@ -17,7 +17,7 @@ import threading
 import time
 
 import psycopg2
-from django.db import DatabaseError, InterfaceError
+from django.db import DatabaseError, InterfaceError, connections
 from psycopg2 import extensions
 
 WEB_BUDGET_S = 5.0
@@ -124,6 +124,25 @@ def use_deadlines(process: str) -> None:
         extensions.set_wait_callback(_wait_within_the_request)
     elif process == "worker":
         extensions.set_wait_callback(_wait_within_the_call)
+
+
+def ask_alone(statement: str, *, within_s: float) -> list[tuple]:
+    """Rows of one statement over a connection of its own, which shares neither budget nor breaker with anyone.
+
+    Raises psycopg2.Error when the database does not answer within `within_s`, or cannot be connected to.
+    """
+    begun = time.monotonic()
+    settings = connections["default"].get_connection_params()
+    names = ("host", "port", "dbname", "user", "password")
+    own = psycopg2.connect(**{name: settings[name] for name in names if settings.get(name)}, async_=True)
+    try:
+        _wait(own, within_s)
+        with own.cursor() as cursor:
+            cursor.execute(statement)
+            _wait(own, within_s - (time.monotonic() - begun))
+            return cursor.fetchall()
+    finally:
+        own.close()
 
 
 def _wait_within_the_call(connection: extensions.connection) -> None:

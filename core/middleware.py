@@ -14,7 +14,7 @@ from core.problem import database_away, refuse
 
 log = structlog.get_logger("vdc.web")
 Next = Callable[[HttpRequest], HttpResponse]
-NEEDS_NO_DATABASE = ("/healthz", "/static/")
+NEEDS_NO_DATABASE = ("/healthz", "/readyz", "/static/")
 
 
 def log_requests(get_response: Next) -> Next:

@@ -38,6 +38,15 @@ def ring(step_id: int, attempt: int, task: str, node: str, lane: str) -> None:
         log.warning("the bell was not heard; the sweep will ring again", step=step_id, error=str(exc))
 
 
+def is_heard() -> bool:
+    """Whether Redis answers now."""
+    try:
+        with current_app.connection_for_read() as connection, connection.channel() as channel:
+            return bool(channel.client.ping())
+    except REDIS_ERRORS:
+        return False
+
+
 def queue_lengths(lanes: Collection[tuple[str, str]]) -> dict[tuple[str, str], int]:
     """How many bells wait in the queue of each (node, lane). Raises Unreachable when Redis cannot be asked."""
     try:

@@ -7,9 +7,11 @@ from django.urls import include, path
 
 from core.health import healthz
 from vdcproject.metrics import MetricsView
+from vdcproject.readiness import readyz
 
 urlpatterns = [
     path("healthz", healthz),
+    path("readyz", readyz),
     path("metrics", MetricsView.as_view()),
     path("api/v1/", include("vdcproject.api")),
     path("admin/", admin.site.urls),
