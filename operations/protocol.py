@@ -201,11 +201,17 @@ def _settle(task: StepTask, run: StepRun, outcome: Outcome, known_at: float) -> 
     return _follow(run, bell)
 
 
-def _note_wait(operation: Operation, step: Step, waited_s: float) -> None:
-    """An outage is part of the story, so that nobody takes it for slow work."""
-    if waited_s > WORTH_TELLING_S:
+def _note_wait(operation: Operation, step: Step, untold_s: float) -> None:
+    """Waits are part of the story, so that nobody takes them for slow work."""
+    since = max(filter(None, (step.queued_at, step.not_before)), default=step.claimed_at)
+    waited_s = (step.claimed_at - since).total_seconds()
+    if waited_s > timing.FIRST_RING_S:
+        where = f"the lane {step.lane}" + (f" on node {step.node}" if step.node else "")
+        rings = f"; its bell was rung again {step.rings} times" if step.rings else ""
+        note_of(operation, "waited", f"{step.task} waited {waited_s:.1f} s for a free worker of {where}{rings}")
+    if untold_s > WORTH_TELLING_S:
         note_of(
-            operation, "waited", f"the end of {step.task} was known {waited_s:.1f} s before the database could be told"
+            operation, "waited", f"the end of {step.task} was known {untold_s:.1f} s before the database could be told"
         )
 
 

@@ -91,6 +91,18 @@ def test_a_word_that_is_heard_at_once_is_not_called_a_wait(bells):
     assert not Event.objects.filter(operation_uid=operation.uid, name="volume.build.waited").exists()
 
 
+def test_a_step_that_waited_for_its_worker_says_for_how_long_and_how_often_it_was_rung_again(bells):
+    operation = begin(volume())
+    Step.objects.update(queued_at=F("queued_at") - timedelta(seconds=23), rings=2)
+    bells.answer()
+    [told] = Event.objects.filter(operation_uid=operation.uid, name="volume.build.waited")
+    assert re.fullmatch(
+        rf"tests.plain waited 23.\d s for a free worker of the lane ops on node {NODE}; "
+        "its bell was rung again 2 times",
+        told.message,
+    )
+
+
 def test_work_that_asks_a_mute_database_waits_for_it(bells, quick, impatient, cluster, in_threads):
     asked, frozen, tries = threading.Event(), threading.Event(), []
 
