@@ -111,6 +111,7 @@ def terminate(instance: Instance, params: dict[str, Any]) -> Plan:
                 "reason": f"{instance.uid} was terminated",
             },
             moves={volume: V.DELETING},
+            deadline_s=SPARE_S,
         )
         for volume in owned
     )

@@ -17,7 +17,10 @@ class Subject(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """`retries`: how often a transient fault is tried again. `idle_timeout_s`: longest time without progress."""
+    """`retries`: how often a transient fault is tried again. `idle_timeout_s`: longest time without progress.
+
+    One of `deadline_s` and `idle_timeout_s` is needed: nothing is in motion without an end. Raises ValueError.
+    """
 
     task: str
     node: str
@@ -28,6 +31,10 @@ class PlannedStep:
     retries: int = 4
     idle_timeout_s: int | None = None
     deadline_s: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.idle_timeout_s or self.deadline_s):
+            raise ValueError(f"the step {self.task} has no deadline: give it deadline_s or idle_timeout_s")
 
 
 @dataclass(frozen=True, slots=True)

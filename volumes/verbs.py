@@ -38,6 +38,7 @@ def _import(image: Image, params: dict[str, Any]) -> Plan:
                 lane="control",
                 params={"image": image.uid},
                 settles={stored: S.AVAILABLE},
+                deadline_s=60,
             ),
         ),
         also=(stored,),

@@ -74,7 +74,7 @@ def _plan(volume: Volume, params: dict[str, Any]) -> Plan:
                 settles=[["volume", one["moves_beside"][0], one["moves_beside"][2]]] if "moves_beside" in one else [],
                 retries=one.get("retries", 2),
                 idle_timeout_s=one.get("idle_timeout_s"),
-                deadline_s=one.get("deadline_s"),
+                deadline_s=one.get("deadline_s", 600),
             )
             for one in params.get("steps", STEPS["steps"])
         ),
