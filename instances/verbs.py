@@ -14,6 +14,7 @@ from instances.states import InstanceState, Wanted
 from networks import leases
 from operations.models import Operation
 from operations.register import Verb
+from operations.states import OperationState
 from volumes import tasks as volumes
 
 S = InstanceState
@@ -26,6 +27,22 @@ def _want_running(instance: Instance, operation: Operation) -> None:
 def _want_halted(instance: Instance, operation: Operation) -> None:
     if not operation.params.get("keep_wanted"):  # a node that goes down leaves what the owner wants
         Instance.objects.filter(pk=instance.pk).update(wanted=Wanted.HALTED)
+
+
+def _go_on_running(instance: Instance, operation: Operation) -> None:
+    """What was to end and was cancelled is wanted running again."""
+    if instance.state == S.RUNNING and operation.state == OperationState.CANCELLED:
+        Instance.objects.filter(pk=instance.pk).update(wanted=Wanted.RUNNING)
+
+
+def _stay_halted(instance: Instance, operation: Operation) -> None:
+    if instance.state == S.HALTED and operation.state == OperationState.CANCELLED:
+        Instance.objects.filter(pk=instance.pk).update(wanted=Wanted.HALTED)
+
+
+def _end_terminate(instance: Instance, operation: Operation) -> None:
+    _go_on_running(instance, operation)
+    _give_back(instance, operation)
 
 
 def _give_back(instance: Instance, operation: Operation) -> None:
@@ -71,7 +88,14 @@ LAUNCH = _verb(
     "launch", {S.SCHEDULING}, S.RUNNING, plans.launch, cancelled_to=S.TERMINATED, on_end=_end_launch, offered=False
 )
 POWERON = _verb(
-    "poweron", {S.HALTED}, S.RUNNING, plans.poweron, failed_to=S.HALTED, cancelled_to=S.HALTED, on_begin=_want_running
+    "poweron",
+    {S.HALTED},
+    S.RUNNING,
+    plans.poweron,
+    failed_to=S.HALTED,
+    cancelled_to=S.HALTED,
+    on_begin=_want_running,
+    on_end=_stay_halted,
 )
 POWEROFF = _verb(
     "poweroff",
@@ -81,6 +105,7 @@ POWEROFF = _verb(
     cancelled_to=S.RUNNING,
     supersedes=_when_forced,
     on_begin=_want_halted,
+    on_end=_go_on_running,
 )
 TERMINATE = _verb(
     "terminate",
@@ -89,7 +114,7 @@ TERMINATE = _verb(
     plans.terminate,
     supersedes=_unless_terminating,
     on_begin=_want_halted,
-    on_end=_give_back,
+    on_end=_end_terminate,
 )
 #                                                 as the operation that left it in error
 RETRY = _verb("retry", {S.ERROR}, "", resumes=True)

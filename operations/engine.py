@@ -70,6 +70,7 @@ def _begin_once(verb: Verb, subject: Any, requested_by: str, params: dict[str, A
         params=params,
         requested_by=requested_by,
         request_id=logs.request_id(),
+        began_in=subject.state,
     )
     with transaction.atomic():
         holder = holder_of(subject.uid)
@@ -102,6 +103,9 @@ def _begin_now(operation: Operation, verb: Verb, subject: Any) -> None:
     row = type(subject).objects.select_for_update().get(pk=subject.pk)
     if row.state not in verb.frm:
         raise _wrong_state(row, verb, f"{row.uid} is {row.state}")
+    if row.state != operation.began_in:  # the caller had read it earlier
+        operation.began_in = row.state
+        operation.save(update_fields=["began_in"])
     asked = f"{operation.requested_by} asked for {verb.name} of {row.uid}"
     if verb.resumes:
         verb = _resume(operation, row, verb)
@@ -242,7 +246,7 @@ def advance(operation: Operation) -> Bell | None:
     steps = list(Step.objects.filter(operation=operation).order_by("position"))
     if operation.ending:
         return _advance_undo(operation, steps)
-    if operation.cancel_reason and not _is_too_late(steps):
+    if operation.cancel_reason and not _is_too_late(operation, steps):
         return end(operation, OperationState.CANCELLED, steps=steps)
     blocked = next((step for step in steps if step.state == StepState.BLOCKED), None)
     if blocked is None:
@@ -250,9 +254,9 @@ def advance(operation: Operation) -> Bell | None:
     return _queue(blocked)
 
 
-def _is_too_late(steps: list[Step]) -> bool:
+def _is_too_late(operation: Operation, steps: list[Step]) -> bool:
     """To cancel: all is done, and nothing of it can be undone."""
-    return all(step.state == StepState.DONE and not _goes(step, OperationState.CANCELLED) for step in steps)
+    return all(step.state == StepState.DONE and not _goes(step, OperationState.CANCELLED, operation) for step in steps)
 
 
 def _advance_undo(operation: Operation, steps: list[Step]) -> Bell | None:
@@ -312,7 +316,7 @@ def end(
     Step.objects.filter(operation=operation, state__in=[StepState.BLOCKED, StepState.QUEUED]).update(
         state=StepState.CANCELLED, ended_at=Now()
     )
-    undo = [] if operation.superseded_by else [step.pk for step in steps if step.claimed_at and _goes(step, ending)]
+    undo = [] if operation.superseded_by else [step.pk for step in steps if _goes(step, ending, operation)]
     Step.objects.filter(pk__in=undo).update(
         state=StepState.UNDOING,
         attempt=F("attempt") + 1,
@@ -327,9 +331,13 @@ def end(
     return advance(operation)
 
 
-def _goes(step: Step, ending: str) -> bool:
+def _goes(step: Step, ending: str, operation: Operation) -> bool:
     task = register.tasks.get(step.task)
-    return bool(task and task.undo) and (ending == OperationState.CANCELLED or not task.whole)
+    if task is None or task.undo is None:
+        return False
+    if ending == OperationState.CANCELLED:  # what it has not begun itself may stand there from the one that it resumes
+        return bool(step.claimed_at or operation.resumes)
+    return bool(step.claimed_at) and not task.whole
 
 
 def _finish(operation: Operation, state: str) -> Bell | None:
@@ -349,6 +357,8 @@ def _settle_subjects(operation: Operation, row: Any) -> None:
     verb = register.verb_named(operation.verb)
     if operation.state == OperationState.DONE:
         row.state, row.error = verb.to, None
+    elif not operation.superseded_by and _never_began(operation, row):
+        row.state = operation.began_in
     elif not operation.superseded_by:
         row.state = verb.failed_to if operation.state == OperationState.FAILED else verb.cancelled_to
         if operation.held:  # not all could be undone: nobody may take it for what it was before
@@ -358,6 +368,15 @@ def _settle_subjects(operation: Operation, row: Any) -> None:
         _give_up_others(list(held), row)
     row.save(update_fields=["state", "error"])
     verb.on_end(row, operation)
+
+
+def _never_began(operation: Operation, row: Any) -> bool:
+    """Cancelled before its first step was claimed: the subject is what it was, if it was anything settled."""
+    return (
+        operation.state == OperationState.CANCELLED
+        and operation.began_in not in (*type(row).MOVING, "")
+        and not operation.steps.filter(claimed_at__isnull=False).exists()
+    )
 
 
 def _reason(operation: Operation, row: Any) -> dict[str, Any] | None:
