@@ -102,6 +102,23 @@ def _libvirt_answers(data_center: DataCenter) -> bool:
     return all(data_center.virsh(kind, "list").returncode == 0 for kind in KINDS)
 
 
+def test_a_container_that_ended_while_libvirtd_was_away_is_no_obstacle(
+    data_center: DataCenter, guests: dict[str, Guest]
+):
+    """libvirtd keeps a shadow of it, which answers no question and stands in the way of the next start."""
+    guest = guests["lxc"]
+    init = data_center.guest_pid(guest)
+    controller = int((data_center.stack.run_dir / "libvirt" / "lxc" / f"{guest.id}.pid").read_text())
+    daemon = int((data_center.stack.run_dir / "libvirtd.pid").read_text())
+    os.kill(daemon, signal.SIGSTOP)
+    os.kill(init, signal.SIGKILL)
+    moment_of_end(controller)
+    os.kill(daemon, signal.SIGKILL)
+    until(lambda: _libvirt_answers(data_center), "libvirtd to answer again")
+    until(lambda: data_center.instance(guest.id)["state"] == "halted", "the end of the guest to be found")
+    poweron(data_center, guest)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_restarts_of_our_own_processes_change_nothing_for_running_guests(
     data_center: DataCenter, guests: dict[str, Guest], short_lived: list[str], number: signal.Signals

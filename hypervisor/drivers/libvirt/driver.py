@@ -248,12 +248,16 @@ class LibvirtDriver(ABC):
     # Finding ------------------------------------------------------------------------------------------------------
 
     def _find(self, uid: str) -> libvirt.virDomain | None:
-        """Our domain of that name, None if there is none. Permanent: the name belongs to a stranger."""
+        """Our domain of that name, None if there is none. Permanent: the name belongs to a stranger.
+
+        A libvirtd that was away when a container ended keeps the shadow of it: a transient domain that is off and
+        tells nothing. It counts as none.
+        """
         try:
             domain = self.connection.get().lookupByName(uid)
             mark = self._mark(domain)
         except libvirt.libvirtError as error:
-            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            if is_gone(error):
                 return None
             raise
         if mark == self.settings.stack:
@@ -267,7 +271,7 @@ class LibvirtDriver(ABC):
         try:
             return self._mark(domain) == self.settings.stack
         except libvirt.libvirtError as error:
-            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            if is_gone(error):
                 return False
             raise
 

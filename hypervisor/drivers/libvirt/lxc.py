@@ -56,6 +56,7 @@ class LxcDriver(LibvirtDriver):
     def _start(self, spec: GuestSpec, watch: Watch, undo: ExitStack) -> libvirt.virDomain:
         root, seed_directory = self._root(spec.uid), self.notes.directory(spec.uid) / "seed"
         boot = next((disk for disk in spec.disks if disk.boot), spec.disks[0])
+        self._dispel_shadow(spec.uid)
         rootfs.share(self.mounts_dir)
         if rootfs.ensure_shown(boot, spec.root_device, root, spec.uid_base):
             undo.callback(rootfs.ensure_hidden, root)
@@ -77,7 +78,22 @@ class LxcDriver(LibvirtDriver):
                 raise
 
     def _give_back(self, uid: str) -> None:
+        self._dispel_shadow(uid)
         rootfs.ensure_hidden(self._root(uid))
+
+    def _dispel_shadow(self, uid: str) -> None:
+        """Have libvirtd forget a container that ended while it was away itself.
+
+        It keeps a transient domain that is off, beside which none of that name can be started (seen in 9.0). The order
+        to destroy it is refused, and it goes all the same.
+        """
+        try:
+            domain = self.connection.get().lookupByName(uid)
+            if not domain.isActive():
+                domain.destroy()
+        except libvirt.libvirtError as error:
+            if not is_gone(error):
+                raise
 
     # Listening ----------------------------------------------------------------------------------------------------
 
