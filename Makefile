@@ -4,7 +4,7 @@
 PYTHON := .venv/bin/python
 export VDC_NAME ?= vdc
 
-.PHONY: demo up down clean status install install-dev test incident check bench requirements
+.PHONY: demo up down clean status install install-dev test incident check bench burnin requirements
 
 demo: up  ## everything, with one LXC and one KVM instance
 	@$(PYTHON) -m deploy.demo
@@ -41,6 +41,10 @@ bench: install-dev  ## every bench of bench/, each with what it needs of its own
 	@failed=0; for bench in deploy_image launch; do \
 		echo "== $$bench"; $(PYTHON) -m bench.$$bench || failed=1; \
 	done; exit $$failed
+
+MINUTES ?= 10
+burnin: install  ## operations and faults on a stack of their own: MINUTES=10 SEED=7; KEEP=1 keeps the stack of a failure
+	@$(PYTHON) -m deploy.burnin --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 requirements: install-dev  ## compile the pinned requirements anew
 	@$(PYTHON) -m uv pip compile --quiet --upgrade --python-version 3.11 requirements.in -o requirements.txt
