@@ -17,22 +17,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from bench import report
 from bench.report import Claim
+from bench.stack import door_of, import_image, operator_login, own_stack
 from cli.client import Client
-from cli.login import Login
-from cli.upload import chunks
 from deploy.guests.build import build_images
 from deploy.guests.command import BuildError
-from deploy.laptop import Stack, StackError, clean, up
+from deploy.laptop import Stack, StackError
 from deploy.laptop.namespaces import directory as namespaces_of
-from deploy.laptop.starting import manage
 
 STACK = "vdcbench"
 ROUNDS = 20
@@ -57,55 +53,15 @@ Overhead: ours - bare - disk work, of the medians. What it consists of: `_part` 
 # --- the stack ---------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def own_stack() -> Iterator[dict[str, Any]]:
-    """A stack that is there for this bench alone; what an interrupted run left is removed first."""
-    clean(STACK)
-    try:
-        yield up(STACK)
-    finally:
-        clean(STACK)
-
-
 def prepare(content: dict[str, Any], work: Path) -> dict[str, Any]:
     """A login and one image per hypervisor: what the measuring process needs to know."""
-    url = f"http://127.0.0.1:{content['port']}"
-    login_file = work / "login.json"
-    words = ["--account", "demo", "--issuer", content["operator"]["username"], "--name", "bench", "--role", "owner"]
-    manage(
-        Stack(STACK),
-        "login",
-        "a token for the bench",
-        "issue_token",
-        *words,
-        "--operator",
-        "--login-file",
-        str(login_file),
-        "--url",
-        url,
-    )
-    login = json.loads(login_file.read_text())
+    login = operator_login(content, work)
     guests = ROOT / "build" / "guests"
     manifest = build_images(guests, print)
-    with _door(login) as door:
-        images = {facts["hypervisor"]: _import(door, guests, facts) for facts in manifest["images"]}
+    with door_of(login) as door:
+        images = {facts["hypervisor"]: import_image(door, guests, facts) for facts in manifest["images"]}
         node = door.get("nodes")["items"][0]
     return {"login": login, "images": images, "acceleration": node["acceleration"], "stack": content}
-
-
-def _door(login: dict[str, str]) -> Client:
-    return Client(Login(url=login["url"], token=login["token"], origin="the bench"), notice=print)
-
-
-def _import(door: Client, guests: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    path, size_bytes = guests / facts["file"], facts["stored_size_bytes"]
-    announced = {"name": facts["name"], "format": facts["format"], "size_bytes": size_bytes, "sha256": facts["sha256"]}
-    stored = door.post("backup-objects", announced)
-    with path.open("rb") as file:
-        content = chunks(file, path, size_bytes, lambda count: None)
-        door.put_stream(f"backup-objects/{stored['id']}/content", content, size_bytes=size_bytes)
-    known = ("name", "hypervisor", "arch", "os_type", "init", "root_device", "min_memory_mib")
-    return door.post("images", {"backup_object": stored["id"], **{name: facts[name] for name in known}})
 
 
 # --- measuring, in the mount namespace of the stack ----------------------------------------------------------------
@@ -116,7 +72,7 @@ def measure(told: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
     from bench.bare import BareGuest  # libvirt, and mounts of the stack: in this process only
 
     found: dict[str, list[dict[str, float]]] = {hypervisor: [] for hypervisor in told["images"]}
-    with _door(told["login"]) as door:
+    with door_of(told["login"]) as door:
         bare = {
             hypervisor: BareGuest(
                 told["stack"], image, memory_mib=MEMORY_MIB[hypervisor], acceleration=told["acceleration"]
@@ -233,7 +189,7 @@ def main() -> int:
         print(json.dumps(measure(json.load(sys.stdin))))
         return 0
     try:
-        with tempfile.TemporaryDirectory(prefix="vdcbench-") as work, own_stack() as content:
+        with tempfile.TemporaryDirectory(prefix="vdcbench-") as work, own_stack(STACK) as content:
             found = measure_inside(prepare(content, Path(work)))
     except (StackError, BuildError) as exc:
         print(f"bench: {exc}", file=sys.stderr)
