@@ -9,8 +9,9 @@ from unfold.decorators import display
 from core.admin import RowAdmin, state_badge, uid_link
 from core.admin_words import NOTHING, age, ago, linked
 from core.units import memory, size
-from hypervisor.models import Node, NodePulse, NodeRoom, NodeStatus
-from operations.past_admin import PastAdmin
+from hypervisor.models import Node, NodePulse, NodeRoom, NodeStatus, Stray
+from operations.colours import colours_of
+from operations.past_admin import MovingAdmin, PastAdmin
 
 COLOURS = {NodeStatus.ONLINE.value: "success", NodeStatus.OFFLINE.value: "danger"}
 
@@ -114,3 +115,34 @@ class NodePulseAdmin(OfNodeAdmin):
     fields = ["node_link", "status_shown", "heartbeat_at", "observed_at", "holder", "held_until"]
 
     status_shown = state_badge("status", COLOURS)
+
+
+@admin.register(Stray)
+class StrayAdmin(MovingAdmin):
+    """Adopted or put into quarantine by `vdc node adopt` and `vdc node quarantine`."""
+
+    list_display = ["name", "kind", "node_link", "hypervisor", "observed", "state_shown", "busy_with", "seen"]
+    list_filter = [("kind", ChoicesDropdownFilter), ("state", ChoicesDropdownFilter)]
+    list_select_related = ["node"]
+    search_fields = ["uid", "name", "node__uid"]
+    fields = [
+        "uid",
+        "name",
+        "kind",
+        "node_link",
+        "hypervisor",
+        "observed",
+        "state_shown",
+        "error_shown",
+        "busy_with",
+        "facts",
+        "seen",
+        "created_at",
+    ]
+
+    state_shown = state_badge("state", colours_of(Stray))
+    node_link = uid_link("node")
+
+    @display(description="seen", ordering="seen_at")
+    def seen(self, stray: Stray) -> str:
+        return age(stray.seen_at)

@@ -19,6 +19,7 @@ __all__ = [
     "CommandRecord",
     "DiskSpec",
     "Fenced",
+    "GuestFacts",
     "GuestSpec",
     "Hypervisor",
     "LeaseSpec",
@@ -140,6 +141,17 @@ class GuestSpec:
     root_device: str = ""  # LXC: "" whole disk, or "partition:1"
     uid_base: int = 0  # LXC: first of the 65,536 host user ids of this guest
     console_log: str = ""  # absolute path; the driver or the observer keeps it below its limit
+
+
+@dataclass(frozen=True, slots=True)
+class GuestFacts:
+    """What a guest is made of, as its hypervisor tells it. A disk's `uid` is what its file is named after."""
+
+    uid: str
+    vcpus: int
+    memory_mib: int
+    disks: tuple[DiskSpec, ...]
+    nics: tuple[NicSpec, ...]  # without addresses: the hypervisor does not know them
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models.functions import Now
 
 from core.rows import Row
 
@@ -34,6 +35,50 @@ class Node(Row):
 
     def __str__(self) -> str:
         return f"{self.uid} ({self.name})"
+
+
+class StrayState(models.TextChoices):
+    SEEN = "seen"
+    ADOPTING = "adopting"
+    ADOPTED = "adopted"
+    QUARANTINING = "quarantining"
+    QUARANTINED = "quarantined"
+    ERROR = "error"
+
+
+class StrayKind(models.TextChoices):
+    GUEST = "guest"
+    VOLUME = "volume"
+
+
+class Stray(Row):
+    """What a node has of ours that no row knows: reported as long as it is seen, and touched by operators alone.
+
+    seen ──► adopting ──► adopted             it became an instance or a volume
+      └────► quarantining ──► quarantined     it was removed, its disks lie in the trash
+    """
+
+    PREFIX = "st"
+    KIND = "stray"
+    MOVING = (StrayState.ADOPTING, StrayState.QUARANTINING)
+
+    node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="strays")
+    kind = models.CharField(max_length=16, choices=StrayKind)
+    name = models.CharField(max_length=255)  # i-… or vol-…
+    hypervisor = models.CharField(max_length=16)
+    state = models.CharField(max_length=16, choices=StrayState, default=StrayState.SEEN)
+    error = models.JSONField(null=True)
+    observed = models.CharField(max_length=16, blank=True)  # of a guest
+    facts = models.JSONField(default=dict)  # what it is made of, as far as the node can tell
+    seen_at = models.DateTimeField(db_default=Now())
+
+    class Meta(Row.Meta):
+        constraints = [
+            models.UniqueConstraint(fields=["node", "name"], name="one_stray_per_name"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.node}"
 
 
 class NodeRoom(models.Model):

@@ -47,16 +47,21 @@ def place(need: Need, *, only: str = "") -> Node:
 
 def take(node: Node, *, vcpus: int = 0, memory_mib: int = 0, disk_bytes: int = 0) -> None:
     """Take room on this very node, for what is there already, in the caller's transaction. Raises NoRoom."""
-    if _take(node, Need("", "", vcpus, memory_mib, disk_bytes)):
-        return
+    if not _take(node, Need("", "", vcpus, memory_mib, disk_bytes)):
+        require(node, vcpus=vcpus, memory_mib=memory_mib, disk_bytes=disk_bytes)
+        raise NoRoom(f"No room: others took the room on {node} a moment ago; try again.")
+
+
+def require(node: Node, *, vcpus: int = 0, memory_mib: int = 0, disk_bytes: int = 0) -> None:
+    """Raises NoRoom with what this node lacks; nothing is taken."""
     room = NodeRoom.objects.get(pk=node.pk)
     lacking = [
         (node.vcpus - room.vcpus_used < vcpus, f"{vcpus} vCPUs"),
         (node.memory_mib - room.memory_mib_used < memory_mib, memory(memory_mib)),
         (node.disk_bytes - room.disk_bytes_used < disk_bytes, f"{size(disk_bytes)} of disk"),
     ]
-    wants = " and ".join(words for lacks, words in lacking if lacks) or "what it takes"
-    raise NoRoom(f"No room: {node} has not {wants} left.")
+    if wants := " and ".join(words for lacks, words in lacking if lacks):
+        raise NoRoom(f"No room: {node} has not {wants} left.")
 
 
 def _take(node: Node, need: Need) -> bool:

@@ -58,6 +58,11 @@ class VolumeFiles:
                 return VolumeFile(uid=uid, path=str(artefact), format=format, size_bytes=size_bytes, was_present=True)
         return None
 
+    def all_present(self) -> list[VolumeFile]:
+        """Every whole volume that is here."""
+        names = {path.name.removesuffix(".receipt").rpartition(".")[0] for path in self._root.glob("*.receipt")}
+        return [found for name in sorted(names) if receipts.SAFE_NAME.fullmatch(name) and (found := self.present(name))]
+
     def path(self, uid: str) -> Path:
         """Where the whole volume of that id is; Permanent if it is not here."""
         found = self.present(uid)

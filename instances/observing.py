@@ -14,6 +14,7 @@ from hypervisor import local
 from hypervisor.contract import Observation, Observed, Transient
 from hypervisor.models import Node
 from hypervisor.reconcile import ENDED, Belief, Kind, compare
+from instances import stray_watch
 from instances.models import Instance
 from instances.states import MOVING, InstanceState, Wanted
 from instances.verbs import POWEROFF, POWERON
@@ -27,14 +28,12 @@ log = structlog.get_logger()
 DRAIN_GRACE_S = 60
 DRAIN_LOOK_S = 0.5
 
-_strays: set[str] = set()
-
 
 def seen(node: Node, look: Observation) -> None:
     """One guest of this node changed, or was found different."""
     instance = Instance.objects.on_node(node).filter(uid=look.uid).first()
     if instance is None:
-        _stray(node, look)
+        stray_watch.seen(node, look.uid)
         return
     if _contradicts(instance, look):
         look = _newest(instance, look)
@@ -97,26 +96,16 @@ def _write_observed(instance: Instance, look: Observation) -> None:
     )
 
 
-def _stray(node: Node, look: Observation) -> None:
-    """A guest of ours that no row knows is reported once, and never touched."""
-    if look.uid in _strays or look.state not in (Observed.RUNNING, Observed.PAUSED):
-        return
-    _strays.add(look.uid)
-    note("node", node.uid, "node.stray", f"{node} runs {look.uid}, which is not an instance of this node")
-
-
 def seen_all(node: Node, looks: list[Observation]) -> None:
     """Settle the differences between what is believed and a look at everything."""
     instances = {row.uid: row for row in Instance.objects.on_node(node).exclude(state__in=MOVING)}
     beliefs = [Belief(uid, row.state == InstanceState.RUNNING) for uid, row in instances.items()]
-    known = set(Instance.objects.on_node(node).values_list("uid", flat=True))
     for finding in compare(beliefs, looks):
-        if finding.kind is Kind.STRAY and finding.uid not in known:
-            _stray(node, finding.seen)
-        elif finding.kind in (Kind.MISSING, Kind.DIFFERS):
+        if finding.kind in (Kind.MISSING, Kind.DIFFERS):
             _look_again(node, instances[finding.uid])
         elif finding.kind is Kind.AGREES and finding.uid in instances:
             _write_if_changed(instances[finding.uid], finding.seen)
+    stray_watch.seen_all(node, looks)
 
 
 def _look_again(node: Node, instance: Instance) -> None:

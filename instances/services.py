@@ -61,7 +61,7 @@ def launch_instance(
     with transaction.atomic():
         need = Need(image.hypervisor, image.arch, vcpus, memory_mib, size_bytes)
         instance.node = rooms.place(need, only=node.uid if node else "")
-        instance.slot = _free_slot(instance.node)
+        instance.slot = free_slot(instance.node)
         _insert(instance)
         _give_vif(instance)
         _give_root_volume(instance, size_bytes)
@@ -106,7 +106,7 @@ def _checked_hostname(hostname: str) -> str:
     return hostname
 
 
-def _free_slot(node: Node) -> int:
+def free_slot(node: Node) -> int:
     """The smallest free slot; the caller's claim on the node's room row keeps others waiting meanwhile."""
     taken = set(Instance.objects.filter(node=node, slot__isnull=False).values_list("slot", flat=True))
     free = next((slot for slot in range(SLOTS_PER_NODE) if slot not in taken), None)

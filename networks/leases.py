@@ -26,6 +26,25 @@ def lease(network: Network, *, holder: str, hostname: str) -> Lease:
     raise Conflict(f"The free addresses of {network} were taken by others each time; try again.", code="no_address")
 
 
+def lease_again(network: Network, *, holder: str, hostname: str, mac: str, ipv4: str = "") -> Lease:
+    """A lease for a card that is there already, with its own MAC, and with its address if that is free.
+
+    Conflict "mac_taken" or "no_address".
+    """
+    if Lease.objects.filter(mac=mac).exists():
+        raise Conflict(f"The MAC address {mac} is leased to another network card.", code="mac_taken")
+    free = ipv4 and _is_usable(network, ipv4) and not network.leases.filter(ipv4=ipv4).exists()
+    return Lease.objects.create(
+        network=network, ipv4=ipv4 if free else _lowest_free(network), mac=mac, hostname=hostname, holder=holder
+    )
+
+
+def _is_usable(network: Network, ipv4: str) -> bool:
+    addresses = ipaddress.IPv4Network(network.ipv4_network)
+    ends = (addresses.network_address, addresses.broadcast_address, ipaddress.IPv4Address(network.gateway))
+    return ipaddress.IPv4Address(ipv4) in addresses and ipaddress.IPv4Address(ipv4) not in ends
+
+
 def _lowest_free(network: Network) -> str:
     taken = set(network.leases.values_list("ipv4", flat=True)) | {str(network.gateway)}
     for address in ipaddress.IPv4Network(network.ipv4_network).hosts():

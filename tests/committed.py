@@ -26,6 +26,7 @@ TABLES = (
     "volumes_image",
     "volumes_backupobject",
     "volumes_backupstorage",
+    "hypervisor_stray",
     "hypervisor_nodepulse",
     "hypervisor_noderoom",
     "hypervisor_node",

@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 
 from accounts.models import Account
 from core.errors import Transient
-from hypervisor.contract import GuestSpec, Observation, Observed, Watch
+from hypervisor.contract import GuestFacts, GuestSpec, Observation, Observed, Watch
 from hypervisor.models import Node, NodePulse, NodeRoom, NodeStatus
 from networks.models import Network
 from volumes.models import BackupObject, BackupStorage, Image
@@ -60,6 +60,7 @@ class Hypervisor:
 
     def __init__(self) -> None:
         self.guests: dict[str, Observed] = {}
+        self.made: dict[str, GuestFacts] = {}  # what `describe` tells of them
         self.released: list[str] = []
         self.is_mute = False
         self.before: dict[str, Callable[[Watch], None]] = {}  # called first by the method of that name
@@ -88,6 +89,9 @@ class Hypervisor:
         if self.is_mute:
             raise Transient("the hypervisor does not answer")
         return Observation(uid, self.guests.get(uid, Observed.ABSENT), "the test says so")
+
+    def describe(self, uid: str) -> GuestFacts | None:
+        return self.made.get(uid)
 
     def observe_all(self) -> list[Observation]:
         return [self.observe(uid) for uid in self.guests]

@@ -7,6 +7,7 @@ from rest_framework.routers import SimpleRouter
 
 from accounts.api.views import AccountView, SshKeyPairViewSet, TokenViewSet
 from hypervisor.api.views import NodeViewSet
+from instances.api.strays import StrayViewSet
 from networks.api.views import NetworkViewSet
 from operations.api.views import OperationViewSet
 from volumes.api.trash import TrashViewSet
@@ -28,6 +29,14 @@ urlpatterns: list[URLPattern | URLResolver] = [
         "backup-objects/<str:uid>/content",
         BackupObjectViewSet.as_view({"put": "content"}),
         name="backup-object-content",
+    ),
+    path("nodes/<str:uid>/strays", StrayViewSet.as_view({"get": "strays"}), name="strays"),
+    path("nodes/<str:uid>/strays/<str:name>", StrayViewSet.as_view({"get": "stray"}), name="stray"),
+    path("nodes/<str:uid>/strays/<str:name>/adopt", StrayViewSet.as_view({"post": "adopt"}), name="adopt-stray"),
+    path(
+        "nodes/<str:uid>/strays/<str:name>/quarantine",
+        StrayViewSet.as_view({"post": "quarantine"}),
+        name="quarantine-stray",
     ),
     path("nodes/<str:uid>/trash", TrashViewSet.as_view({"get": "trash"}), name="trash"),
     path("nodes/<str:uid>/trash/<str:entry>", TrashViewSet.as_view({"delete": "delete"}), name="trash-entry"),

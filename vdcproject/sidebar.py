@@ -40,6 +40,7 @@ SIDEBAR = [
         "title": "Machines",
         "items": [
             _item("Nodes", "dns", "hypervisor", "node"),
+            _item("Strays", "pets", "hypervisor", "stray"),
             _item("Backup storages", "storage", "volumes", "backupstorage"),
             _item("Backup objects", "inventory_2", "volumes", "backupobject"),
         ],

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 from rich.text import Text
 
-from cli.commands.options import LimitOption, NodeId, Output, OutputOption, TrashEntry, WaitOption
+from cli.commands.options import (
+    LimitOption,
+    NodeId,
+    Output,
+    OutputOption,
+    StrayName,
+    TrashEntry,
+    WaitOption,
+    checked_id,
+)
 from cli.commands.session import DEFAULT_LIMIT, api, conclude, show_items, show_list, show_one
-from cli.render.columns import NODES, TRASH
+from cli.render.columns import NODES, STRAYS, TRASH
 from cli.render.console import print_lines
 from cli.render.sheets import node_sheet
 
@@ -24,6 +35,72 @@ def list_(limit: LimitOption = DEFAULT_LIMIT, output: OutputOption = Output.TABL
 def show(node: NodeId, output: OutputOption = Output.TABLE) -> None:
     """Show one node with its warnings."""
     show_one(f"nodes/{node}", node_sheet, output=output)
+
+
+@app.command()
+def strays(
+    node: Annotated[
+        str | None, typer.Argument(metavar="[NODE]", help="Only this node.", callback=checked_id, show_default=False)
+    ] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List what nodes have of ours that no row knows.
+
+    Guests that are no instances of their node, and disks that are no volumes of it. They are left alone until an
+    operator adopts them or puts them into quarantine.
+
+    \b
+    vdc node strays
+    vdc node strays hn-3f7h2k9s
+    """
+    with api() as client:
+        nodes = [node] if node else [one["id"] for one in client.items("nodes", limit=0)[0]]
+        items = [stray for one in nodes for stray in client.get(f"nodes/{one}/strays")["items"]]
+    show_items(items, STRAYS, output=output, nothing="no strays are seen")
+
+
+@app.command()
+def adopt(
+    node: NodeId,
+    stray: StrayName,
+    account: Annotated[
+        str, typer.Option(metavar="ACCOUNT", help="Whose it shall be, like a-1b2c3d4e.", callback=checked_id)
+    ],
+    image: Annotated[
+        str | None,
+        typer.Option(metavar="IMAGE", help="What a guest was made from, if nothing tells.", callback=checked_id),
+    ] = None,
+    wait: WaitOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Make a stray an instance, or a volume, of an account.
+
+    It is taken as it is, under the id that it has: a guest that runs goes on running. It takes room on its node.
+
+    \b
+    vdc node adopt hn-3f7h2k9s i-7d2kq9xw --account a-1b2c3d4e --wait
+    """
+    body = {"account": account} | ({"image": image} if image else {})
+    with api() as client:
+        begun = client.post(f"nodes/{node}/strays/{stray}/adopt", body)
+        becomes = "instances" if begun["kind"] == "guest" else "volumes"
+        conclude(client, f"{becomes}/{stray}", {**begun, "id": begun["name"]}, output=output, wait=wait)
+
+
+@app.command()
+def quarantine(node: NodeId, stray: StrayName, wait: WaitOption = False, output: OutputOption = Output.TABLE) -> None:
+    """Remove a stray from its node.
+
+    A guest is ended by force. Its disks, unless a volume owns them, move to the trash of the node.
+
+    \b
+    vdc node quarantine hn-3f7h2k9s i-7d2kq9xw --wait
+    vdc node trash hn-3f7h2k9s
+    """
+    path = f"nodes/{node}/strays/{stray}"
+    with api() as client:
+        begun = client.post(f"{path}/quarantine", {})
+        conclude(client, path, {**begun, "id": begun["name"]}, output=output, wait=wait)
 
 
 @app.command()

@@ -25,6 +25,9 @@ InstanceId = Annotated[str, typer.Argument(metavar="INSTANCE", help="Id, like i-
 ImageId = Annotated[str, typer.Argument(metavar="IMAGE", help="Id, like wmi-demolxc1.", callback=checked_id)]
 VolumeId = Annotated[str, typer.Argument(metavar="VOLUME", help="Id, like vol-k2x8m4n1.", callback=checked_id)]
 NodeId = Annotated[str, typer.Argument(metavar="NODE", help="Id, like hn-3f7h2k9s.", callback=checked_id)]
+StrayName = Annotated[
+    str, typer.Argument(metavar="STRAY", help="Its name, like i-7d2kq9xw or vol-k2x8m4n1.", callback=checked_id)
+]
 TrashEntry = Annotated[
     str, typer.Argument(metavar="ENTRY", help="Id in the trash, like vol-k2x8m4n1.op-7k2m9x4q.", callback=checked_id)
 ]

@@ -39,6 +39,15 @@ def _hypervisors(node: Item) -> str:
     return word([f"{kind} (tcg)" if slow and kind == "kvm" else kind for kind in node.get("hypervisors") or []])
 
 
+def _made_of(stray: Item) -> str:
+    """ "2 vCPU, 512 MiB, vol-k2x8m4n1 4.0 GiB", as far as its node can tell."""
+    facts = stray.get("facts") or {}
+    if "disks" not in facts:
+        return size(facts["size_bytes"]) if "size_bytes" in facts else "-"
+    disks = [f"{word(disk.get('uid'))} {size(disk.get('size_bytes'))}" for disk in facts["disks"]]
+    return ", ".join([f"{word(facts.get('vcpus'))} vCPU", memory(facts.get("memory_mib")), *disks])
+
+
 _ID = Column("ID", _value("id"))
 _NAME = Column("NAME", _value("name"))
 _STATE = Column("STATE", _value("state"), style=_state)
@@ -85,6 +94,15 @@ NODES = (
     Column("MEMORY", _used("memory_mib_used", "memory_mib", memory), right=True, spare=2),
     Column("DISK", _used("disk_bytes_used", "disk_bytes", size), right=True, spare=3),
     Column("HEARTBEAT", lambda item: when(item.get("heartbeat_at")), spare=4),
+)
+STRAYS = (
+    Column("STRAY", _value("name")),
+    Column("KIND", lambda item: f"{word(item.get('kind'))} ({word(item.get('hypervisor'))})"),
+    Column("NODE", _value("node")),
+    _STATE,
+    Column("OBSERVED", _value("observed"), spare=1),
+    Column("MADE OF", _made_of, spare=3),
+    Column("SEEN", lambda item: when(item.get("seen_at")), spare=2),
 )
 TRASH = (
     Column("ENTRY", _value("id")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from hypervisor.contract import GuestSpec, Hypervisor, Observation, Watch
+from hypervisor.contract import GuestFacts, GuestSpec, Hypervisor, Observation, Watch
 
 
 class Driver(Protocol):
@@ -34,6 +34,9 @@ class Driver(Protocol):
 
     def observe(self, uid: str) -> Observation:
         """One look. Raises Transient when the hypervisor cannot be asked."""
+
+    def describe(self, uid: str) -> GuestFacts | None:
+        """What a guest is made of; None when the hypervisor has nothing of it but a memory. Raises as `observe`."""
 
     def observe_all(self) -> list[Observation]:
         """A look at every guest of this driver that the node knows, foreign domains not included."""

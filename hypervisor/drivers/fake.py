@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hypervisor.contract import (
     CommandRecord,
+    GuestFacts,
     GuestSpec,
     Hypervisor,
     Observation,
@@ -52,6 +53,7 @@ class FakeDriver:
             with log.open("a") as file:
                 file.write(f"fake guest {spec.uid}: init started\n")
         watch.ran(CommandRecord(argv=("fake", "start", spec.uid), exit_code=0))
+        self.world.make(GuestFacts(spec.uid, spec.vcpus, spec.memory_mib, spec.disks, spec.nics))
         return self.world.happen(spec.uid, Observed.RUNNING)
 
     def ensure_halted(self, spec: GuestSpec, watch: Watch, *, grace_s: float) -> Observation:
@@ -84,6 +86,10 @@ class FakeDriver:
     def observe(self, uid: str) -> Observation:
         self._reach(uid)
         return self.world.look(uid)
+
+    def describe(self, uid: str) -> GuestFacts | None:
+        self._reach(uid)
+        return self.world.made_of(uid)
 
     def observe_all(self) -> list[Observation]:
         self._reach("")

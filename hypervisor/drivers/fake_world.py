@@ -1,6 +1,7 @@
 """What the fake hypervisor knows, as small files that the processes of a node share.
 
     fake/guests/<uid>.json   the last observation of a guest
+    fake/made/<uid>.json     what it is made of
     fake/faults/<uid>.json   what shall go wrong with it; "every" stands for all guests
     fake/journal             one line per change, for those who listen
 
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
-from hypervisor.contract import Observation, Observed
+from hypervisor.contract import DiskSpec, GuestFacts, NicSpec, Observation, Observed
 
 JOURNAL_BYTES = 1 << 20  # then a new one is begun
 LISTEN_INTERVAL_S = 0.05
@@ -42,10 +43,11 @@ class FakeWorld:
 
     def __init__(self, directory: Path) -> None:
         self._guests = directory / "guests"
+        self._made = directory / "made"
         self._faults = directory / "faults"
         self._journal = directory / "journal"
         self._lock = directory / "lock"
-        for path in (self._guests, self._faults):
+        for path in (self._guests, self._made, self._faults):
             path.mkdir(parents=True, exist_ok=True)
         self._journal.touch()
 
@@ -56,10 +58,23 @@ class FakeWorld:
         with self._writing():
             if state is Observed.ABSENT:
                 path.unlink(missing_ok=True)
+                (self._made / path.name).unlink(missing_ok=True)
             else:
                 _replace(path, {"state": state, "reason": reason})
             self._tell({"uid": uid})
         return seen
+
+    def make(self, facts: GuestFacts) -> None:
+        """Note what a guest is made of."""
+        _replace(self._made / f"{facts.uid}.json", asdict(facts))
+
+    def made_of(self, uid: str) -> GuestFacts | None:
+        try:
+            made = json.loads((self._made / f"{uid}.json").read_text())
+        except FileNotFoundError:
+            return None
+        disks = tuple(DiskSpec(**disk) for disk in made.pop("disks"))
+        return GuestFacts(**{**made, "disks": disks, "nics": tuple(NicSpec(**nic) for nic in made["nics"])})
 
     def look(self, uid: str) -> Observation:
         try:

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from accounts import services
 from accounts.models import AccessRecord, Account, Member, Role
-from hypervisor.models import Node, NodePulse, NodeRoom, NodeStatus
+from hypervisor.models import Node, NodePulse, NodeRoom, NodeStatus, Stray
 from instances.models import Instance, Vif, VolumeAttachment
 from networks.models import Lease, Network
 from operations.models import Event, Operation, OperationSubject, Step
@@ -92,6 +92,8 @@ def make_node(number: int) -> Node:
     )
     NodeRoom.objects.create(node=node)
     NodePulse.objects.create(node=node, status=NodeStatus.ONLINE, heartbeat_at=timezone.now())
+    facts = {"vcpus": 1, "disks": [{"uid": HOSTILE}]}
+    Stray.objects.create(node=node, kind="guest", name=f"i-stray{number:03}", hypervisor="kvm", facts=facts)
     return node
 
 

@@ -95,7 +95,6 @@ def test_the_observer_does_not_wait_for_a_step_that_works_on_the_guest(world, ru
 
 
 def test_a_look_at_everything_settles_what_differs_and_reports_strays_once(world, running):
-    observing._strays.clear()
     stays, went = running(), running()
     world.hypervisor.guests[went.uid] = Observed.CRASHED
     world.hypervisor.guests["i-stray000"] = Observed.RUNNING

@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from hypervisor.contract import DiskSpec, GuestSpec, NicSpec
+from hypervisor.contract import DiskSpec, GuestFacts, GuestSpec, NicSpec
 from hypervisor.drivers.libvirt.idmap import ID_COUNT
 
 # The mark of our domains: in their metadata, found again by this name.
@@ -88,6 +88,35 @@ def console_of(domain_xml: str) -> tuple[str, str]:
     mark = domain.find(f"metadata/{{{MARK_NAMESPACE}}}guest")
     tty = "" if console is None else console.get("tty", "")
     return tty, "" if mark is None else mark.get("console-log", "")
+
+
+def disk_files_of(domain_xml: str) -> list[tuple[str, str, bool]]:
+    """(path, format, is the one that it boots from) of each disk that a domain may write, that one first."""
+    domain = ET.fromstring(domain_xml)  # noqa: S314
+    found = [
+        (disk.find("source").get("file", ""), disk.find("driver").get("type", ""), disk.find("boot") is not None)
+        for disk in domain.iterfind("devices/disk")
+        if disk.find("readonly") is None and disk.find("source") is not None
+    ]
+    return sorted(found, key=lambda disk: not disk[2])
+
+
+def facts_of(domain_xml: str, disks: tuple[DiskSpec, ...]) -> GuestFacts:
+    """What a domain says that it is made of; its disks are known already."""
+    domain = ET.fromstring(domain_xml)  # noqa: S314
+    nics = (
+        NicSpec(
+            mac=interface.find("mac").get("address", ""),
+            ipv4="",
+            bridge=interface.find("source").get("bridge", ""),
+            host_interface=interface.find("target").get("dev", ""),
+        )
+        for interface in domain.iterfind("devices/interface[@type='bridge']")
+    )
+    memory_kib = int(domain.findtext("memory", "0"))  # libvirt always tells it in KiB
+    return GuestFacts(
+        domain.findtext("name", ""), int(domain.findtext("vcpu", "1")), memory_kib // 1024, disks, tuple(nics)
+    )
 
 
 def stack_of(mark_xml: str) -> str:

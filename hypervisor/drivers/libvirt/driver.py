@@ -13,6 +13,8 @@ import structlog
 
 from hypervisor.contract import (
     CommandRecord,
+    DiskSpec,
+    GuestFacts,
     GuestSpec,
     Hypervisor,
     Observation,
@@ -23,7 +25,7 @@ from hypervisor.contract import (
 from hypervisor.drivers.guest_notes import GuestNotes
 from hypervisor.drivers.libvirt import states
 from hypervisor.drivers.libvirt.connection import Connection, socket_uri
-from hypervisor.drivers.libvirt.domain_xml import MARK_NAMESPACE, stack_of
+from hypervisor.drivers.libvirt.domain_xml import MARK_NAMESPACE, facts_of, stack_of
 from hypervisor.drivers.libvirt.faults import is_gone, speaking_plainly
 from hypervisor.drivers.libvirt.listener import Listener
 from hypervisor.drivers.settings import DriverSettings
@@ -173,6 +175,24 @@ class LibvirtDriver(ABC):
         with speaking_plainly(f"looking at {uid}"):
             domain = self._find(uid)
             return self._remembered(uid) if domain is None else self._look_at(domain)
+
+    def describe(self, uid: str) -> GuestFacts | None:
+        with speaking_plainly(f"looking at {uid}"):
+            domain = self._find(uid)
+            if domain is None:
+                return None
+            try:
+                text = domain.XMLDesc()
+                disks = self._disks_of(domain, text)
+            except libvirt.libvirtError as error:
+                if is_gone(error):
+                    return None
+                raise
+        return facts_of(text, disks)
+
+    @abstractmethod
+    def _disks_of(self, domain: libvirt.virDomain, domain_xml: str) -> tuple[DiskSpec, ...]:
+        """The disks of a guest, the one that it boots from first."""
 
     def observe_all(self) -> list[Observation]:
         with speaking_plainly(f"looking at all {self.hypervisor} guests"):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pwd
 from contextlib import ExitStack
+from pathlib import Path
 
 import libvirt
 
-from hypervisor.contract import GuestSpec, Hypervisor, Permanent, Watch
+from hypervisor.contract import DiskSpec, GuestSpec, Hypervisor, Permanent, Watch
 from hypervisor.drivers.libvirt import domain_xml, seed
 from hypervisor.drivers.libvirt.driver import LibvirtDriver
 from hypervisor.drivers.libvirt.faults import is_gone
@@ -46,6 +47,12 @@ class KvmDriver(LibvirtDriver):
         with self._calling("create", spec.uid, watch=watch):
             domain.create()
         return domain
+
+    def _disks_of(self, domain: libvirt.virDomain, text: str) -> tuple[DiskSpec, ...]:
+        return tuple(
+            DiskSpec(Path(path).stem, path, disk_format, domain.blockInfo(path)[0], boot=is_boot)
+            for path, disk_format, is_boot in domain_xml.disk_files_of(text)
+        )
 
     def _qemu_uid(self) -> int:
         try:

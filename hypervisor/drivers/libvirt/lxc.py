@@ -11,7 +11,16 @@ from pathlib import Path
 import libvirt
 import structlog
 
-from hypervisor.contract import CommandRecord, GuestSpec, Hypervisor, Observation, Observed, Permanent, Watch
+from hypervisor.contract import (
+    CommandRecord,
+    DiskSpec,
+    GuestSpec,
+    Hypervisor,
+    Observation,
+    Observed,
+    Permanent,
+    Watch,
+)
 from hypervisor.drivers.libvirt import domain_xml, rootfs, seed, states
 from hypervisor.drivers.libvirt.console import ConsoleReaders
 from hypervisor.drivers.libvirt.driver import LibvirtDriver
@@ -67,6 +76,10 @@ class LxcDriver(LibvirtDriver):
         watch.checkpoint()
         with self._calling("createXML", spec.uid, watch=watch):
             return self.connection.get().createXML(text)
+
+    def _disks_of(self, domain: libvirt.virDomain, text: str) -> tuple[DiskSpec, ...]:
+        path = rootfs.disk_at(self._root(domain.name()))
+        return (DiskSpec(Path(path).stem, path, "raw", Path(path).stat().st_size, boot=True),) if path else ()
 
     def _ask_to_power_off(self, spec: GuestSpec, domain: libvirt.virDomain, watch: Watch) -> None:
         try:

@@ -45,6 +45,13 @@ def mount_at(target: Path) -> Mount | None:
     return next((mount for mount in reversed(mounts()) if mount.target == here), None)
 
 
+def disk_at(target: Path) -> str:
+    """The disk file whose root file system is shown at a directory; "" if there is none."""
+    there = mount_at(target)
+    found = [loop.backing_file for loop in loops.in_use() if there is not None and loop.device == there.source]
+    return found[0] if found else ""
+
+
 def share(directory: Path) -> None:
     """See to it that an unmount below `directory` reaches the copies that other guests' controllers hold.
 

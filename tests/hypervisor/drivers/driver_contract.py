@@ -103,6 +103,27 @@ class DriverContract:
         seen = {look.uid: look.state for look in lab.driver.observe_all()}
         assert seen == {runs.uid: Observed.RUNNING, halted.uid: Observed.HALTED}
 
+    def test_a_running_guest_is_described_as_it_was_made(self, lab: Lab) -> None:
+        spec = lab.spec()
+        lab.driver.ensure_running(spec, NotingWatch())
+        made = lab.another_driver().describe(spec.uid)
+        assert made is not None
+        assert (made.uid, made.vcpus, made.memory_mib) == (spec.uid, spec.vcpus, spec.memory_mib)
+        assert [(disk.uid, disk.path, disk.format, disk.boot) for disk in made.disks] == [
+            (disk.uid, disk.path, disk.format, disk.boot) for disk in spec.disks
+        ]
+        assert all(disk.size_bytes > 0 for disk in made.disks)
+        assert [(nic.mac, nic.bridge, nic.host_interface) for nic in made.nics] == [
+            (nic.mac, nic.bridge, nic.host_interface) for nic in spec.nics
+        ]
+
+    def test_nothing_describes_a_guest_that_was_never_there_or_is_gone(self, lab: Lab) -> None:
+        spec = lab.spec()
+        assert lab.driver.describe(spec.uid) is None
+        lab.driver.ensure_running(spec, NotingWatch())
+        lab.driver.ensure_absent(spec, NotingWatch())
+        assert lab.driver.describe(spec.uid) is None
+
     def test_a_guest_powers_off_when_asked_and_gives_back_what_it_had(self, lab: Lab) -> None:
         spec = lab.spec()
         lab.driver.ensure_running(spec, NotingWatch())

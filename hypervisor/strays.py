@@ -1,0 +1,54 @@
+"""The strays of a node as rows, kept equal to what the node sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
+
+from hypervisor.models import Node, Stray, StrayKind, StrayState
+from operations.events import note
+
+GONE = (StrayState.ADOPTED, StrayState.QUARANTINED)  # what is seen under such a name again is another one
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One stray as the node sees it. `facts`: plain values; empty when nothing tells what it is made of."""
+
+    name: str
+    hypervisor: str
+    observed: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def keep(node: Node, kind: StrayKind, sightings: list[Sighting]) -> None:
+    """These are all strays of this kind on the node; those that are seen no more go from the list."""
+    Stray.objects.filter(node=node, kind=kind, state__in=GONE).delete()
+    seen = {sighting.name for sighting in sightings}
+    for stray in Stray.objects.filter(node=node, kind=kind).exclude(name__in=seen).exclude(state__in=Stray.MOVING):
+        stray.delete()
+        note("node", node.uid, "node.stray.gone", f"{stray.name} is seen on {node} no more")
+    for sighting in sightings:
+        found(node, kind, sighting)
+
+
+def found(node: Node, kind: StrayKind, sighting: Sighting) -> None:
+    """One stray is seen on the node, for the first time or again."""
+    look = {"hypervisor": sighting.hypervisor, "observed": sighting.observed, "facts": sighting.facts}
+    if Stray.objects.filter(node=node, name=sighting.name).update(**look, seen_at=Now()):
+        return
+    try:
+        with transaction.atomic():
+            Stray.objects.create(node=node, kind=kind, name=sighting.name, **look)
+            note("node", node.uid, "node.stray", _report(node, kind, sighting))
+    except IntegrityError:  # reported by somebody else just now
+        return
+
+
+def _report(node: Node, kind: StrayKind, sighting: Sighting) -> str:
+    if kind == StrayKind.VOLUME:
+        return f"{node} keeps the disk {sighting.name}, which is no volume of this node"
+    return f"{node} has the guest {sighting.name} ({sighting.observed}), which is no instance of this node"
