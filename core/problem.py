@@ -20,6 +20,7 @@ from rest_framework import exceptions
 
 from core import database
 from core.errors import Refusal, Unavailable, Unreachable
+from core.logs import request_id
 
 API_PREFIX = "/api/"
 log = structlog.get_logger("vdc.web")
@@ -28,6 +29,7 @@ log = structlog.get_logger("vdc.web")
 def problem(status: int, *, title: str, detail: str, code: str, **extra: Any) -> JsonResponse:
     """A problem document. `extra` members that are None or empty strings are left out."""
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code}
+    extra["request_id"] = request_id()
     body |= {name: value for name, value in extra.items() if value not in (None, "")}
     return JsonResponse(body, status=status, content_type="application/problem+json")
 

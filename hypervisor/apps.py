@@ -8,9 +8,10 @@ class HypervisorConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from hypervisor import liveness
+        from hypervisor import explaining, liveness
         from operations import register
 
         register.node_troubles.append(liveness.troubles)
         register.lanes.append(liveness.lanes)
+        register.explainers["hn"] = explaining.NODE
         liveness.register_chore()

@@ -10,11 +10,13 @@ class InstancesConfig(AppConfig):
     def ready(self) -> None:
         from hypervisor import listeners
         from hypervisor.models import Stray
-        from instances import models, observing, stray_verbs, verbs
+        from instances import explaining, models, observing, stray_verbs, verbs
         from operations import register
 
         register.register_noun(models.Instance, verbs.INSTANCE)
         register.register_noun(Stray, stray_verbs.STRAY)
+        register.explainers["i"] = explaining.INSTANCE
+        register.explainers["vol"] = explaining.VOLUME
         listeners.on_seen.append(observing.seen)
         listeners.on_seen_all.append(observing.seen_all)
         listeners.on_start.append(observing.node_started)

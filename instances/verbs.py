@@ -96,6 +96,7 @@ POWERON = _verb(
     cancelled_to=S.HALTED,
     on_begin=_want_running,
     on_end=_stay_halted,
+    says="makes the network whole and starts the guest from its disks",
 )
 POWEROFF = _verb(
     "poweroff",
@@ -106,6 +107,7 @@ POWEROFF = _verb(
     supersedes=_when_forced,
     on_begin=_want_halted,
     on_end=_go_on_running,
+    says="asks the guest to power off, and pulls the plug when its time is over (with force: at once)",
 )
 TERMINATE = _verb(
     "terminate",
@@ -115,6 +117,7 @@ TERMINATE = _verb(
     supersedes=_unless_terminating,
     on_begin=_want_halted,
     on_end=_end_terminate,
+    says="removes the guest, gives room and addresses back, and moves its disks to the trash of the node",
 )
 #                                                 as the operation that left it in error
 RETRY = _verb("retry", {S.ERROR}, "", resumes=True)

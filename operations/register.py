@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from operations.explaining import Explainer
     from operations.plan import Plan
 
 
@@ -40,6 +41,7 @@ class Verb:
     on_end: Callable[[Any, Any], None] = _nothing
     resumes: bool = False
     offered: bool = True  # False: part of no door, begun by the system
+    says: str = ""  # what an offered verb does, as the end of a sentence
 
     @property
     def full_name(self) -> str:
@@ -57,6 +59,7 @@ class Noun:
 
 nouns: dict[str, Noun] = {}
 tasks: dict[str, Any] = {}
+explainers: dict[str, Explainer] = {}  # how rows are explained to people, by the prefix of their ids
 
 # Told by the room that knows nodes: why these nodes cannot work now, one sentence each; nothing of those that can.
 node_troubles: list[Callable[[set[str]], dict[str, str]]] = []

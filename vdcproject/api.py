@@ -9,6 +9,7 @@ from accounts.api.views import AccountView, SshKeyPairViewSet, TokenViewSet
 from hypervisor.api.views import NodeViewSet
 from instances.api.strays import StrayViewSet
 from networks.api.views import NetworkViewSet
+from operations.api.explain import ExplainViewSet
 from operations.api.views import OperationViewSet
 from volumes.api.trash import TrashViewSet
 from volumes.api.views import BackupObjectViewSet, ImageViewSet, VolumeViewSet
@@ -41,6 +42,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("nodes/<str:uid>/trash", TrashViewSet.as_view({"get": "trash"}), name="trash"),
     path("nodes/<str:uid>/trash/<str:entry>", TrashViewSet.as_view({"delete": "delete"}), name="trash-entry"),
     path("nodes/<str:uid>/trash/<str:entry>/restore", TrashViewSet.as_view({"post": "restore"}), name="restore-volume"),
+    path("explain/<str:uid>", ExplainViewSet.as_view({"get": "retrieve"}), name="explain"),
     path("", include("instances.api.urls")),
     *router.urls,
 ]

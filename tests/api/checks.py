@@ -12,7 +12,7 @@ from django.apps import apps
 ROOMS = ("accounts", "operations", "hypervisor", "networks", "volumes", "instances")
 SIGNS_OF_LIFE = ("last_used_at", "upload_seen_at")
 MEMBERS = {"type", "title", "status", "detail", "code"}
-FURTHER_MEMBERS = {"field", "operation", "state", "allowed_verbs", "error_id"}
+FURTHER_MEMBERS = {"field", "operation", "state", "allowed_verbs", "error_id", "request_id"}
 
 
 def told(answer: Any, status: int, code: str, *, field: str | None = None, names: tuple[str, ...] = ()) -> dict:
@@ -35,6 +35,7 @@ def problem(answer: Any) -> dict:
     assert body["status"] == answer.status_code
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", body["code"]), body
     assert body["title"]
+    assert body["request_id"] == answer.headers["X-Request-Id"]
     assert body["detail"].strip().endswith((".", "?", ")", "`")), body
     if answer.status_code == 401:
         assert answer.headers["WWW-Authenticate"] == "Bearer"
