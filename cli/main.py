@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from cli.commands import image, instance, key, network, node, operation, volume
+from cli.commands import explain, image, instance, key, network, node, operation, volume
 from cli.errors import CliError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     vdc instance create --image wmi-… --wait   start one and see it come up
     vdc instance list                          what runs, and where it answers
     vdc operation show op-…                    how something went, and why
+    vdc explain i-…                            what is wrong with something, and what helps
 
     The API is found by VDC_URL and VDC_TOKEN, else by the login that `make demo` wrote.
     Exit code: 0 done, 1 failed or refused, 2 wrong use, 130 stopped with Ctrl-C.
@@ -31,6 +32,8 @@ app = typer.Typer(
 )
 for noun in (instance, image, volume, network, key, operation, node):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
+
+app.command("explain")(explain.explain)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -48,6 +48,8 @@ def _sentences(status: int, document: dict[str, Any]) -> list[str]:
     if verbs is not None and not (listed and listed in detail):
         now = f"Its state is {state}; allowed now" if state and str(state) not in detail else "Allowed now"
         lines.append(f"{now}: {listed or 'nothing'}.")
+    if status >= 500 and document.get("request_id"):
+        lines.append(f"Whoever looks into the logs will ask for this request: {document['request_id']}.")
     return lines
 
 

@@ -120,6 +120,12 @@ TERMINATE = _verb(
     says="removes the guest, gives room and addresses back, and moves its disks to the trash of the node",
 )
 #                                                 as the operation that left it in error
-RETRY = _verb("retry", {S.ERROR}, "", resumes=True)
+RETRY = _verb(
+    "retry",
+    {S.ERROR},
+    "",
+    resumes=True,
+    says="goes on where the operation that failed stopped, and uses again what is whole",
+)
 
-INSTANCE = [LAUNCH, POWERON, POWEROFF, TERMINATE, RETRY]
+INSTANCE = [LAUNCH, POWERON, POWEROFF, RETRY, TERMINATE]

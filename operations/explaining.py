@@ -72,7 +72,7 @@ def verdict_on_row(uid: str, state: str, error: Document | None, operations: lis
         return f"{uid} is {state}: {moving['id']} ({_verb(moving)}) {_open_words(moving)}."
     if error:
         story = next((one for one in operations if one["id"] == error.get("operation")), None)
-        return f"{uid} is in {state}: {_cause(story) if story else _closed(error['message'])}"
+        return f"{uid} is in {state}: {_cause(story) if story else _told(error)}"
     latest = next((one for one in operations if one["subject"]["id"] == uid), None)
     if latest is not None and latest["state"] == OperationState.FAILED:
         return f"{uid} is {state}; what was asked last, {_verb(latest)}, failed: {_cause(latest)}"
@@ -103,7 +103,13 @@ def _cause(operation: Document) -> str:
     error = operation["error"] or {}
     failed = next((step for step in operation["steps"] if step["task"] == error.get("step") and step["error"]), None)
     where = f"{failed['task']} failed{_on(failed)}: " if failed else ""
-    return where + _closed(error.get("message") or "no reason was given")
+    return where + _told(error)
+
+
+def _told(error: Document) -> str:
+    """What went wrong, and what helps."""
+    sentence = _closed(error.get("message") or "no reason was given")
+    return f"{sentence} Next: {_closed(error['advice'])}" if error.get("advice") else sentence
 
 
 def _on(step: Document) -> str:

@@ -34,6 +34,10 @@ TrashEntry = Annotated[
 KeyId = Annotated[str, typer.Argument(metavar="KEY", help="Id, like ssh-5m2p8q1r.", callback=checked_id)]
 OperationId = Annotated[str, typer.Argument(metavar="OPERATION", help="Id, like op-7k2m9x4q.", callback=checked_id)]
 
+AnyId = Annotated[
+    str, typer.Argument(metavar="ID", help="Of anything: i-…, vol-…, op-…, wmi-…, bo-…, hn-….", callback=checked_id)
+]
+
 OutputOption = Annotated[
     Output, typer.Option("-o", "--output", help="table for people, json: the objects of the API, with exact numbers.")
 ]

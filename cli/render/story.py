@@ -9,12 +9,12 @@ from typing import Any
 from rich.text import Text
 
 from cli.render.page import Page
-from cli.render.units import amount, between, clock, duration, full_time, size
+from cli.render.units import amount, between, clock, duration, full_time, moment, size
 from cli.render.words import state_style, word
 
 Item = dict[str, Any]
 
-_GLYPHS = {"done": "✔", "failed": "✘", "running": "▶", "undoing": "↶", "undone": "↶", "cancelled": "⊘"}
+GLYPHS = {"done": "✔", "failed": "✘", "running": "▶", "undoing": "↶", "undone": "↶", "cancelled": "⊘"}
 ENDED = {"done", "failed", "cancelled"}
 
 
@@ -28,7 +28,7 @@ def story(operation: Item, width: int, subject: Item | None = None) -> list[Text
         page.heading("Steps")
     for number, step in enumerate(steps, start=1):
         page.blank()
-        _step(page, number, step, operation)
+        write_step(page, number, step, operation)
     _sentences(page, "What was undone", operation.get("undone"), "nothing", operation)
     _sentences(page, "What is held", operation.get("held"), "nothing", operation)
     _events(page, operation)
@@ -55,6 +55,8 @@ def _head(page: Page, operation: Item) -> None:
     page.blank()
     asked, began, ended = (operation.get(key) for key in ("created_at", "started_at", "ended_at"))
     page.field("asked by", word(operation.get("requested_by")))
+    if operation.get("request_id"):
+        page.field("request", word(operation["request_id"]))
     page.field("asked", full_time(asked))
     if began:
         waited = between(asked, began)
@@ -93,11 +95,12 @@ def _step_name(step: Any, operation: Item) -> str:
     return word(step)
 
 
-def _step(page: Page, number: int, step: Item, operation: Item) -> None:
+def write_step_title(page: Page, number: int, step: Item) -> None:
+    """One line: number, task, state and time."""
     state = word(step.get("state"))
     seconds = between(step.get("started_at"), step.get("ended_at"))
     spent = "" if seconds is None else f" {'after' if step.get('ended_at') else 'for'} {duration(seconds)}"
-    glyph = _GLYPHS.get(state, "·")
+    glyph = GLYPHS.get(state, "·")
     page.line(
         f"{number:>2} ",
         (glyph, state_style(state)),
@@ -106,6 +109,12 @@ def _step(page: Page, number: int, step: Item, operation: Item) -> None:
         "  ",
         (state + spent, state_style(state)),
     )
+
+
+def write_step(page: Page, number: int, step: Item, operation: Item) -> None:
+    """A step with everything that is known of it: attempts, commands, the lines of its node, results, fault."""
+    write_step_title(page, number, step)
+    seconds = between(step.get("started_at"), step.get("ended_at"))
     day = operation.get("created_at")
     where = f"{step['node']}, " if step.get("node") else ""
     page.text(f"{where}lane {word(step.get('lane'))}{_span(step, day)}", indent=5)
@@ -117,6 +126,7 @@ def _step(page: Page, number: int, step: Item, operation: Item) -> None:
         _attempt(page, attempt, day)
     for command in step.get("commands") or []:
         _command(page, command)
+    _log(page, step.get("log") or [], day)
     for key, value in (step.get("result") or {}).items():
         name, text = _result(key, value)
         page.text(f"{name}: {text}", indent=5, hang=2)
@@ -172,6 +182,15 @@ def _command(page: Page, command: Item) -> None:
     page.text("did not end" if code is None else f"exit code {code}", indent=7, style="" if code == 0 else "red")
     if command.get("output_tail"):
         page.verbatim(command["output_tail"], indent=7)
+
+
+def _log(page: Page, lines: list[str], day: str | None) -> None:
+    """What the node logged: "<time> attempt <n> <level> <words>", shown with the local time."""
+    for line in lines:
+        at, _, rest = line.partition(" ")
+        shown = clock(at, day_of=day, milliseconds=True) if moment(at) else at
+        style = "" if " info " in rest[:24] else "yellow"
+        page.text(f"│ {shown} {rest.replace(' info ', ' ', 1)}", indent=5, hang=4, style=style)
 
 
 def _result(key: str, value: Any) -> tuple[str, str]:

@@ -99,7 +99,7 @@ def test_a_failed_launch_is_explained_from_symptom_to_cause(explain, failed_laun
     node = failed_launch.node.uid
     assert told["verdict"] == (
         f"{failed_launch.uid} is in error: volumes.fetch_image failed on {node}: "
-        "The 17 bytes of bo-x have the SHA-256 aaaa, but the record says bbbb."
+        "The 17 bytes of bo-x have the SHA-256 aaaa, but the record says bbbb. Next: Import the image again."
     )
     [story] = told["operations"]
     assert story["steps"][0]["log"] == [
