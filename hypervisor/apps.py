@@ -14,4 +14,5 @@ class HypervisorConfig(AppConfig):
         register.node_troubles.append(liveness.troubles)
         register.lanes.append(liveness.lanes)
         register.explainers["hn"] = explaining.NODE
+        register.explainers["st"] = explaining.STRAY
         liveness.register_chore()

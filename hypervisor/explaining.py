@@ -1,10 +1,10 @@
-"""What can be said of a node to whoever asks what is wrong."""
+"""What can be said of nodes and strays to whoever asks what is wrong."""
 
 from __future__ import annotations
 
 from core.units import memory, size
 from hypervisor import liveness
-from hypervisor.models import Node, NodeStatus
+from hypervisor.models import Node, NodeStatus, Stray
 from operations.explaining import Explainer, Facts, Sight
 from operations.models import Step
 
@@ -53,4 +53,14 @@ def _lane(queued: int, at_it: list[str]) -> str:
     return f"{running}; {queued} step{'' if queued == 1 else 's'} waiting" if queued else running
 
 
+def _stray_facts(stray: Stray) -> Facts:
+    seen = f"{stray.kind} {stray.name} {stray.observed}".strip()
+    return Facts(
+        asked={"kind": stray.kind, "name": stray.name, "hypervisor": stray.hypervisor, "node": str(stray.node)},
+        seen=[Sight(stray.uid, seen, stray.seen_at), *sights(stray.node)],
+        verdict=f"{stray.uid} is {stray.state}: {stray.node} has the {stray.kind} {stray.name}, and no row knows it.",
+    )
+
+
+STRAY = Explainer("stray", lambda: Stray.objects.select_related("node__pulse"), _stray_facts, operators_only=True)
 NODE = Explainer("node", lambda: Node.objects.select_related("pulse", "room"), _facts, operators_only=True)

@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts.models import AccessRecord, Role
-from hypervisor.models import Node, NodePulse
+from hypervisor.models import Node, NodePulse, Stray
 from instances import services
 from instances.models import Instance
 from operations import engine, register
@@ -172,6 +172,14 @@ def test_nodes_are_explained_to_operators_alone(caller, ours, staff):
     told = caller(ours, Role.OWNER, operator=True, issued_by=staff).client.get(f"/api/v1/explain/{node.uid}").json()
     assert node.uid in told["verdict"]
     assert "lane ops" in told["asked"]
+
+
+def test_strays_are_explained_to_operators_alone(caller, ours, staff):
+    node = sample(Instance, ours).node
+    stray = Stray.objects.create(node=node, kind="guest", name="i-stray001", hypervisor="kvm", observed="running")
+    assert caller(ours, Role.OWNER).client.get(f"/api/v1/explain/{stray.uid}").status_code == 404
+    operator = caller(ours, Role.OWNER, operator=True, issued_by=staff).client
+    assert "i-stray001" in operator.get(f"/api/v1/explain/{stray.uid}").json()["verdict"]
 
 
 @pytest.mark.parametrize("uid", ["zz-00000000", "i-", "nonsense", "i-00000000", "ssh-00000000", "I-ABC"])
