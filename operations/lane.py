@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import threading
 import time
@@ -49,20 +50,21 @@ def serve(lane: str, nodes: list[str]) -> None:
     worker_shutting_down.connect(_hand_back, weak=False)
     threading.Thread(target=_watch_for_deafness, args=(nodes, lane), name="deaf-watch", daemon=True).start()
     log.info("the lane is served", nodes=len(nodes), threads=THREADS[lane])
-    current_app.worker_main(
-        [
-            "--quiet",
-            "worker",
-            f"--queues={','.join(queue_name(node, lane) for node in nodes)}",
-            "--pool=threads",
-            f"--concurrency={THREADS[lane]}",
-            f"--hostname={lane}.{nodes[0] or 'control'}@%h",
-            "--without-gossip",
-            "--without-mingle",
-            "--without-heartbeat",
-            *(["--disable-prefetch"] if lane == "bulk" else []),
-        ]
+    current_app.conf.worker_disable_prefetch = lane == "bulk"
+    # Not worker_main: Celery's command line brings a shell with completion along, 9 MiB of memory.
+    worker = current_app.Worker(
+        queues=[queue_name(node, lane) for node in nodes],
+        pool="threads",
+        concurrency=THREADS[lane],
+        hostname=f"{lane}.{nodes[0] or 'control'}@{platform.node()}",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
     )
+    worker.start()
+    if worker.exitcode:
+        raise SystemExit(worker.exitcode)
     log.info("the lane ended in order")
 
 

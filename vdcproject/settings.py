@@ -19,17 +19,21 @@ SECRET_KEY = STACK["secret_key"]
 DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]", *STACK.get("allowed_hosts", [])]
 
-INSTALLED_APPS = [
+# What the doors are made of: a worker has none, and is smaller by what it does not load.
+_DOORS = [
     "unfold",
     "unfold.contrib.filters",
     "django.contrib.admin",
-    "django.contrib.auth",
-    "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "rest_framework",
     "django_filters",
+]
+INSTALLED_APPS = [
+    *(_DOORS if PROCESS != "worker" else []),
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
     "core",
     "accounts",
     "operations",

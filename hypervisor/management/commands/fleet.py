@@ -19,6 +19,7 @@ from operations.recovery import take_over
 
 class Command(BaseCommand):
     help = "Nodes with fake guests, for scale and for trying out: make them, and run their processes."
+    requires_system_checks = ()  # `make check` does; here they would load every view and page for nothing
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         commands = parser.add_subparsers(dest="command", required=True)
