@@ -56,12 +56,17 @@ Overhead: ours - bare - disk work, of the medians. What it consists of: `_part` 
 def prepare(content: dict[str, Any], work: Path) -> dict[str, Any]:
     """A login and one image per hypervisor: what the measuring process needs to know."""
     login = operator_login(content, work)
-    guests = ROOT / "build" / "guests"
-    manifest = build_images(guests, print)
     with door_of(login) as door:
-        images = {facts["hypervisor"]: import_image(door, guests, facts) for facts in manifest["images"]}
+        images = guest_images(door)
         node = door.get("nodes")["items"][0]
     return {"login": login, "images": images, "acceleration": node["acceleration"], "stack": content}
+
+
+def guest_images(door: Client) -> dict[str, dict[str, Any]]:
+    """The registered image of each hypervisor."""
+    guests = ROOT / "build" / "guests"
+    manifest = build_images(guests, print)
+    return {facts["hypervisor"]: import_image(door, guests, facts) for facts in manifest["images"]}
 
 
 # --- measuring, in the mount namespace of the stack ----------------------------------------------------------------
@@ -84,7 +89,7 @@ def measure(told: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
                 turns = ["ours", "bare"] if number % 2 else ["bare", "ours"]
                 one: dict[str, float] = {}
                 for turn in turns if number > -WARM_UP_ROUNDS else ["ours"]:  # the first launch fetches the image
-                    one |= _launch(door, image["id"], hypervisor) if turn == "ours" else _bare(bare[hypervisor])
+                    one |= launch_once(door, image["id"], hypervisor) if turn == "ours" else _bare(bare[hypervisor])
                 if number >= 0:
                     found[hypervisor].append(one)
                     print(
@@ -104,7 +109,7 @@ def _bare(guest: Any) -> dict[str, float]:
     return {"disk": timing.disk_s, "bare": timing.libvirt_s}
 
 
-def _launch(door: Client, image: str, hypervisor: str) -> dict[str, float]:
+def launch_once(door: Client, image: str, hypervisor: str) -> dict[str, float]:
     """Launch, look until it runs, terminate. Seconds of the client's clock, and of each part by the API's own."""
     begun_at, begun = time.time(), time.perf_counter()
     instance = door.post("instances", {"image": image, "memory_mib": MEMORY_MIB[hypervisor]})
