@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from operations.models import Step
 from tests.operations import parts
+from tests.operations.real_lanes import lane, sweeping  # noqa: F401 - fixtures
 from tests.ringing import _only_rows, bells, committed_db, in_threads, quick  # noqa: F401 - fixtures
 
 

@@ -17,6 +17,8 @@ import structlog
 
 from accounts.models import Account
 from core.errors import Permanent
+from hypervisor.contract import SourceSpec
+from hypervisor.image_store import ImageStore
 from operations import engine, register
 from operations.models import Operation, Step
 from operations.plan import Plan, PlannedStep
@@ -169,6 +171,41 @@ def refuse(run: StepRun) -> None:
     raise Permanent("the disk is made of cheese", advice="Buy another one.")
 
 
+@act("refuse_until")
+def refuse_until(run: StepRun) -> None:
+    """As `refuse`, until there is the file `params["until"]`."""
+    if not Path(run.params["until"]).exists():
+        refuse(run)
+
+
 @act("stumble")
 def stumble(run: StepRun) -> None:
     raise ValueError("nobody thought of this")
+
+
+@act("make")
+def make(run: StepRun) -> None:
+    """Have the file `params["made"]`, and wait for the file `params["until"]` where one is named."""
+    _journal(run, "began")
+    Path(run.params["made"]).touch()
+    while "until" in run.params and not Path(run.params["until"]).exists():
+        run.pause(0.02)
+    _journal(run, "did")
+
+
+def _unmake(run: StepRun) -> str:
+    """Remove the file `params["made"]`, and wait for the file `params["undone_when"]` where one is named."""
+    Path(run.params["made"]).unlink(missing_ok=True)
+    while "undone_when" in run.params and not Path(run.params["undone_when"]).exists():
+        run.pause(0.02)
+    return f"{Path(run.params['made']).name} was removed"
+
+
+undos["make"] = _unmake
+
+
+@act("copy")
+def copy(run: StepRun) -> None:
+    """Fetch `params["url"]`, a gzip stream, into the image store at `params["store"]`."""
+    source = SourceSpec(run.params["url"], "gz", sha256="", stored_size_bytes=None, raw_size_bytes=None)
+    ImageStore(Path(run.params["store"])).fetch(source, run, tag=run.tag)

@@ -3,61 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import threading
-import time
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import structlog
 from celery import current_app
-from django.db import connection
 
-from operations import canary, register, sweep, timing
+from operations import canary, register
 from operations.bell import queue_lengths, queue_name, ring
 from operations.lane import DEAF_LOOKS, THREADS
 from operations.models import Event, LaneCanary, Step
 from tests.operations.parts import NODE, begin, steps_of, volume
-
-PROJECT = Path(__file__).resolve().parent.parent.parent
-TIME_SCALE = 0.1
-PATIENCE_S = 60
-
-
-@pytest.fixture
-def lane(committed_db, cluster, tmp_path):
-    """`with lane("take-over") as process:` runs a worker of the test's node on the test's rows."""
-    database = {**cluster.stack()["database"], "NAME": connection.settings_dict["NAME"]}
-    stack = cluster.stack(database=database, time_scale=TIME_SCALE, run_dir=str(tmp_path / "run"))
-    stack_file = tmp_path / "stack.json"
-    stack_file.write_text(json.dumps(stack))
-    log = tmp_path / "worker.log"
-
-    @contextmanager
-    def run(*arguments):
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "tests.operations.lane_process", *arguments],
-                cwd=PROJECT,
-                env={**os.environ, "VDC_STACK_FILE": str(stack_file), "VDC_PROCESS": "worker"},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        try:
-            yield process
-        except AssertionError as failed:
-            raise AssertionError(f"{failed}\n{log.read_text()}") from failed
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait(PATIENCE_S)
-
-    return run
+from tests.operations.real_lanes import PATIENCE_S, is_done, wait_for
 
 
 @pytest.fixture
@@ -70,32 +27,8 @@ def waiting_step(lane, tmp_path):
     return operation, until.touch, lambda: journal.read_text().split("\n")[:-1] if journal.exists() else []
 
 
-def wait_for(happened, what):
-    deadline = time.monotonic() + PATIENCE_S
-    while not happened():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)
-
-
-def is_done(operation):
-    operation.refresh_from_db()
-    return operation.ended_at is not None
-
-
 def outcomes(operation):
     return [past["outcome"] for past in steps_of(operation)[0].attempts]
-
-
-@pytest.fixture
-def sweeping(in_threads, monkeypatch):
-    for name in ("LEASE_S", "SWEEP_TICK_S", "LONGEST_GAP_S", "FIRST_RING_S"):
-        monkeypatch.setattr(timing, name, getattr(timing, name) * TIME_SCALE)
-    monkeypatch.setattr(sweep, "chores", [])
-    stop = threading.Event()
-    [sweeper] = in_threads(lambda: sweep.sweep(stop))
-    yield
-    stop.set()
-    sweeper.result(PATIENCE_S)
 
 
 def test_the_step_of_a_killed_worker_is_taken_by_another_when_its_lease_is_over(lane, waiting_step, sweeping):
