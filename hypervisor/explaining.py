@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.units import memory, size
 from hypervisor import liveness
-from hypervisor.models import Node, NodeStatus, Stray
+from hypervisor.models import Node, NodeStatus, Stray, StrayState
 from operations.explaining import Explainer, Facts, Sight
 from operations.models import Step
 
@@ -58,7 +58,9 @@ def _stray_facts(stray: Stray) -> Facts:
     return Facts(
         asked={"kind": stray.kind, "name": stray.name, "hypervisor": stray.hypervisor, "node": str(stray.node)},
         seen=[Sight(stray.uid, seen, stray.seen_at), *sights(stray.node)],
-        verdict=f"{stray.uid} is {stray.state}: {stray.node} has the {stray.kind} {stray.name}, and no row knows it.",
+        verdict=f"{stray.uid} is {stray.state}: {stray.node} has the {stray.kind} {stray.name}, and no row knows it."
+        if stray.state == StrayState.SEEN
+        else "",
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter, DropdownFilter
 from unfold.dataclasses import UnfoldAction
@@ -21,6 +22,7 @@ from core.admin_words import NOTHING, ago, linked
 from core.errors import Refusal
 from core.units import duration, size
 from operations import register, services
+from operations.api.explain import explained
 from operations.api.serializers import StorySerializer
 from operations.colours import OPERATION_COLOURS, STEP_COLOURS
 from operations.models import Event, Operation, OperationSubject, Step
@@ -71,10 +73,12 @@ class OperationAdmin(RowAdmin):
         ("moves", "account_link"),
         ("requested_by", "asked_with"),
         ("asked", "ran"),
+        "request_id",
         "resumes_link",
         ("cancel_reason", "superseded_by_link"),
     ]
     actions_detail = ["cancel"]
+    change_form_outer_before_template = "operations/explain_link.html"
     change_form_outer_after_template = "operations/story.html"
 
     state_shown = state_badge("state", OPERATION_COLOURS)
@@ -122,6 +126,20 @@ class OperationAdmin(RowAdmin):
         operation = self.get_object(request, object_id)
         story = StorySerializer(operation).data if operation else None
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), "story": story})
+
+    def get_urls(self) -> list[URLPattern]:
+        explain = self.admin_site.admin_view(self.explain)
+        return [path("explain/<str:uid>/", explain, name="explain"), *super().get_urls()]
+
+    def explain(self, request: HttpRequest, uid: str) -> HttpResponse:
+        """The page of any row: what is wrong with it, why, and what helps."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        document = explained(uid)
+        if document is None:
+            raise Http404
+        shown = {"title": f"{uid} explained", "opts": self.opts, "explained": document}
+        return TemplateResponse(request, "operations/explain.html", {**self.admin_site.each_context(request), **shown})
 
     def has_operate_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """To cancel is what changing an operation means."""

@@ -72,7 +72,7 @@ def verdict_on_row(uid: str, state: str, error: Document | None, operations: lis
         return f"{uid} is {state}: {moving['id']} ({_verb(moving)}) {_open_words(moving)}."
     if error:
         story = next((one for one in operations if one["id"] == error.get("operation")), None)
-        return f"{uid} is in {state}: {_cause(story) if story else _told(error)}"
+        return f"{uid} is {'in error' if state == 'error' else state}: {_cause(story) if story else _told(error)}"
     latest = next((one for one in operations if one["subject"]["id"] == uid), None)
     if latest is not None and latest["state"] == OperationState.FAILED:
         return f"{uid} is {state}; what was asked last, {_verb(latest)}, failed: {_cause(latest)}"

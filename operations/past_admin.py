@@ -21,6 +21,7 @@ MOST_PAST = 20  # shown below a row; the lists have the rest
 class PastAdmin(RowAdmin):
     """Base of nouns that things happen to: shows what was done to the row and what was said about it."""
 
+    change_form_outer_before_template = "operations/explain_link.html"
     change_form_outer_after_template = "operations/past.html"
 
     def change_view(

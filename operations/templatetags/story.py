@@ -12,10 +12,19 @@ from django import template
 from core.admin_words import badge, link, linked
 from core.units import duration, size
 from operations.colours import OPERATION_COLOURS, STEP_COLOURS
+from operations.models import Operation
+from operations.register import explainers
 
 register = template.Library()
 register.filter("linked", linked)
 register.filter("row_link", link)
+
+
+@register.filter
+def can_be_explained(uid: str | None) -> bool:
+    """Whether a room knows how to explain the row of this id; operations always can be."""
+    prefix = str(uid).partition("-")[0]
+    return prefix == Operation.PREFIX or prefix in explainers
 
 
 @register.filter
@@ -46,6 +55,12 @@ def took(item: dict[str, Any]) -> str:
         return ""
     end = _moment(item["ended_at"]) if item.get("ended_at") else datetime.now(UTC)
     return duration((end - _moment(item["started_at"])).total_seconds())
+
+
+@register.filter
+def seconds(count: float) -> str:
+    """ "3 m 02 s"."""
+    return duration(count)
 
 
 @register.filter

@@ -142,6 +142,7 @@ def make_operation(instance: Instance, volume: Volume) -> Operation:
             {**attempt, "number": 2, "outcome": "done", "error": None},
         ],
         result={"size_bytes": 2**30, "was_present": False, "note": HOSTILE},
+        log=f"2026-03-01T13:02:11.004Z attempt 1 info {HOSTILE}",
     )
     Step.objects.create(
         operation=operation,
