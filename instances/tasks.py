@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from django.db.models.functions import Now
 
 from hypervisor import local
-from hypervisor.contract import Observation
+from hypervisor.contract import Observation, Observed
+from hypervisor.reconcile import ENDED
 from instances.models import Instance
 from instances.specs import guest_spec
+from operations.models import Operation, Step
 from operations.run import StepRun
 from operations.task import step_task
 
@@ -26,6 +30,14 @@ def _see(run: StepRun, result: dict) -> None:
     )
 
 
+def _seen_since(operation: Operation, step: Step, goal: Collection[Observed]) -> str:
+    """What the node saw of the guest after the step began, if that is its goal; being unknown is none."""
+    row = Instance.objects.get(uid=operation.subject_uid)
+    if row.observed not in {word.value for word in goal} or row.observed_at <= step.claimed_at:
+        return ""
+    return f"{row.uid} was seen {row.observed} on {step.node} at {row.observed_at:%H:%M:%S} UTC, after it began"
+
+
 @step_task("instances.start_guest")
 def start_guest(run: StepRun) -> dict:
     """Have the guest running."""
@@ -34,6 +46,11 @@ def start_guest(run: StepRun) -> dict:
 
 
 start_guest.settles(_see)
+
+
+@start_guest.proven_by
+def seen_running(operation: Operation, step: Step) -> str:
+    return _seen_since(operation, step, {Observed.RUNNING})
 
 
 @start_guest.undoes
@@ -52,6 +69,11 @@ def stop_guest(run: StepRun) -> dict:
 
 
 stop_guest.settles(_see)
+
+
+@stop_guest.proven_by
+def seen_ended(operation: Operation, step: Step) -> str:
+    return _seen_since(operation, step, ENDED)
 
 
 @step_task("instances.remove_guest")

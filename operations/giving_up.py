@@ -1,4 +1,4 @@
-"""Let go of what waits to be undone on a node that cannot work, where somebody wants an end: it is held.
+"""Let go of what waits to be undone where nobody can work, if somebody wants an end: it is held.
 
 Nothing is concluded about what is there. The operation ends and its subject is in error, free for retry or terminate,
 which find what the node has done meanwhile.
@@ -6,7 +6,10 @@ which find what the node has done meanwhile.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from django.db import transaction
+from django.db.models.functions import Now
 
 from core.errors import Permanent
 from operations import engine, register, timing
@@ -16,18 +19,28 @@ from operations.models import Step
 from operations.states import StepState
 
 LOOK_EVERY_S = 5 * timing.SCALE
+LANE_IS_DEAD_AFTER_S = 120 * timing.SCALE  # for an undo in its queue, while nobody works there at all
 
 
-def give_up_silent_nodes(good_for_s: float) -> None:
-    """Give up what a cancel would undo on nodes that cannot work, once they could have said so for a lease."""
+def give_up(good_for_s: float) -> None:
+    """Give up what a cancel would undo where nobody can work, once they could have said so for a lease."""
     if good_for_s < timing.LEASE_S:
         return
     waiting = Step.objects.filter(ended_at=None, state=StepState.UNDOING, worker="", queued_at__isnull=False)
-    asked = list(waiting.exclude(operation__cancel_reason="").values_list("operation_id", "node"))
-    troubles = register.troubles_of(node for _, node in asked)
-    for operation_id, node in asked:
-        if node in troubles:
-            _give_up(operation_id, troubles)
+    asked = list(waiting.exclude(operation__cancel_reason=""))
+    troubles = register.troubles_of(step.node for step in asked)
+    for step in asked:
+        if step.node in troubles or _is_dead(step):
+            _give_up(step.operation_id, troubles)
+
+
+def _is_dead(step: Step) -> bool:
+    """Has it waited long in a lane in which nobody works? One that is full of other work is alive."""
+    in_lane = Step.objects.filter(node=step.node, lane=step.lane, ended_at=None)
+    too_long = Now() - timedelta(seconds=LANE_IS_DEAD_AFTER_S)
+    return in_lane.filter(pk=step.pk, queued_at__lt=too_long).exists() and not (
+        in_lane.filter(lease_until__gt=Now()).exists()
+    )
 
 
 def _give_up(operation_id: int, troubles: dict[str, str]) -> None:
@@ -37,9 +50,10 @@ def _give_up(operation_id: int, troubles: dict[str, str]) -> None:
         if any(step.worker for step in undoing):
             return  # a worker has come back
         for step in undoing:
-            if step.node not in troubles or (operation.held and register.tasks[step.task].whole):
+            trouble = troubles.get(step.node) or (step.queued_at and _is_dead(step) and _dead_lane(step))
+            if not trouble or (operation.held and register.tasks[step.task].whole):
                 break  # is undone elsewhere, or stays
-            why = f"{step.task} was not undone: {troubles[step.node]}"
+            why = f"{step.task} was not undone: {trouble}"
             fault = Permanent(why, advice="Retry or terminate when the node is back.")
             step.state, step.ended_at, step.error = StepState.FAILED, operation.db_now, told(fault, step=step.task)
             step.save(update_fields=["state", "ended_at", "error"])
@@ -47,3 +61,8 @@ def _give_up(operation_id: int, troubles: dict[str, str]) -> None:
         operation.save(update_fields=["held"])
         if bell := engine.advance(operation):
             transaction.on_commit(lambda: ring(*bell), robust=True)
+
+
+def _dead_lane(step: Step) -> str:
+    where = f"the lane {step.lane}" + (f" of node {step.node}" if step.node else "")
+    return f"nobody has worked in {where} since {step.queued_at:%Y-%m-%d %H:%M:%S} UTC"

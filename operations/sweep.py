@@ -17,8 +17,7 @@ from django.db import connection
 from django.db.models.functions import Now
 
 from core.database import DATABASE_ERRORS, unreachable
-from operations import canary, tally, timing
-from operations.giving_up import LOOK_EVERY_S, give_up_silent_nodes
+from operations import canary, evidence, giving_up, tally, timing
 from operations.models import Step
 from operations.pruning import PRUNE_EVERY_S, prune
 from operations.recovery import lose
@@ -43,7 +42,8 @@ chores: list[Chore] = [
     Chore("canaries", canary.EVERY_S, canary.send),
     Chore("tallies", tally.EVERY_S, tally.count_ended),
     Chore("prune", PRUNE_EVERY_S, prune),
-    Chore("silent nodes hold up a cancel", LOOK_EVERY_S, give_up_silent_nodes),
+    Chore("cancels where nobody works", giving_up.LOOK_EVERY_S, giving_up.give_up),
+    Chore("steps past their deadline", evidence.LOOK_EVERY_S, evidence.settle_by_evidence),
 ]
 
 

@@ -10,6 +10,7 @@ from celery import shared_task
 from operations import register
 
 if TYPE_CHECKING:
+    from operations.models import Operation, Step
     from operations.run import StepRun
 
 Result = dict[str, Any]
@@ -29,6 +30,7 @@ class StepTask:
         self.on_settle: Callable[[StepRun, Result], None] | None = None
         self.undo: Callable[[StepRun], str] | None = None
         self.on_undone: Callable[[StepRun], None] | None = None
+        self.evidence: Callable[[Operation, Step], str] | None = None
 
     def settles(self, write: Callable[[StepRun, Result], None]) -> Callable[[StepRun, Result], None]:
         """Decorator: rows that change in the very transaction in which the step becomes done."""
@@ -44,6 +46,12 @@ class StepTask:
         """Decorator: rows that change in the very transaction in which the step becomes undone."""
         self.on_undone = write
         return write
+
+    def proven_by(self, look: Callable[[Operation, Step], str]) -> Callable[[Operation, Step], str]:
+        """Decorator: the sentence which proves, from rows that the node's observer wrote since the step began, that
+        its goal is reached; "" when nothing does. A step that is settled so has no result to settle with."""
+        self.evidence = look
+        return look
 
 
 def step_task(name: str, *, whole: bool = False) -> Callable[[Callable[[StepRun], Result | None]], StepTask]:

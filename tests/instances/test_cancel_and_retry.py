@@ -11,7 +11,7 @@ from instances import services
 from instances.models import Instance
 from networks.models import Lease
 from operations import engine, protocol, register, timing
-from operations.giving_up import give_up_silent_nodes
+from operations.giving_up import give_up
 from operations.models import Operation, Step
 from operations.services import cancel_operation
 from volumes.models import Volume
@@ -237,7 +237,7 @@ def test_a_launch_on_a_node_that_falls_silent_can_be_cancelled_and_cleaned_up_la
     silence = f"node {world.node.uid}, silent since yesterday"
     monkeypatch.setattr(register, "node_troubles", [lambda asked: dict.fromkeys(asked, silence)])
     cancel(operation)
-    give_up_silent_nodes(timing.LEASE_S + 1)
+    give_up(timing.LEASE_S + 1)
     assert (state_of(operation), state_of(instance)) == ("cancelled", "error")
     assert operation.held[0] == f"volumes.build_volume was not undone: {silence}"
     assert (room(world.node), Lease.objects.count()) == ((1, 256, GIB), 1)

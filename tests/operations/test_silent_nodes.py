@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 
 import pytest
+from django.db.models.functions import Now
 
 from operations import engine, protocol, register, timing
-from operations.giving_up import give_up_silent_nodes
+from operations.giving_up import LANE_IS_DEAD_AFTER_S, give_up
 from operations.models import OperationSubject, Step
 from operations.recovery import lose
 from operations.states import Hold
@@ -50,7 +52,7 @@ def test_what_a_silent_node_cannot_undo_is_held_and_the_subject_is_free(half_don
     subject, operation = half_done
     silence.add(NODE)
     engine.cancel(operation, reason="by the tests")
-    give_up_silent_nodes(LONG_ENOUGH_S)
+    give_up(LONG_ENOUGH_S)
     assert (state_of(operation), state_of(subject)) == ("cancelled", "error")
     assert operation.held == [
         f"tests.part was not undone: {SILENT}",
@@ -68,7 +70,7 @@ def test_what_a_silent_node_cannot_undo_is_held_and_the_subject_is_free(half_don
 def test_a_node_that_answers_undoes_however_long_it_takes(half_done, silence, bells):
     subject, operation = half_done
     engine.cancel(operation, reason="by the tests")
-    give_up_silent_nodes(LONG_ENOUGH_S)
+    give_up(LONG_ENOUGH_S)
     bells.answer()
     assert (state_of(operation), state_of(subject), operation.held) == ("cancelled", "deleted", [])
 
@@ -77,7 +79,7 @@ def test_nothing_is_given_up_before_the_node_could_have_been_heard(half_done, si
     _, operation = half_done
     silence.add(NODE)
     engine.cancel(operation, reason="by the tests")
-    give_up_silent_nodes(timing.LEASE_S - 1)
+    give_up(timing.LEASE_S - 1)
     operation.refresh_from_db()
     assert operation.ended_at is None
 
@@ -86,7 +88,7 @@ def test_nothing_is_given_up_that_nobody_asked_to_cancel(half_done, silence, bel
     """It waits for the node, and goes on when that is back."""
     _, operation = half_done
     silence.add(NODE)
-    give_up_silent_nodes(LONG_ENOUGH_S)
+    give_up(LONG_ENOUGH_S)
     assert [step.state for step in steps_of(operation)] == ["done", "done", "queued"]
 
 
@@ -103,11 +105,11 @@ def test_a_worker_that_was_thought_lost_writes_nothing_when_it_comes_back(bells,
     assert began.wait(20)
     silence.add(NODE)
     engine.cancel(operation, reason="by the tests")
-    give_up_silent_nodes(LONG_ENOUGH_S)
+    give_up(LONG_ENOUGH_S)
     operation.refresh_from_db()
     assert operation.ended_at is None, "it may hear of the cancel yet"
     lose(Step.objects.get(operation=operation), "the test says so")
-    give_up_silent_nodes(LONG_ENOUGH_S)
+    give_up(LONG_ENOUGH_S)
     assert (state_of(operation), state_of(subject)) == ("cancelled", "error")
     before = Step.objects.values().get(operation=operation)
     go_on.set()
@@ -115,3 +117,33 @@ def test_a_worker_that_was_thought_lost_writes_nothing_when_it_comes_back(bells,
     bells.answer()
     assert Step.objects.values().get(operation=operation) == before
     assert (state_of(operation), state_of(subject)) == ("cancelled", "error")
+
+
+def queued_ago(operation, seconds):
+    Step.objects.filter(operation=operation, state="undoing").update(queued_at=Now() - timedelta(seconds=seconds))
+
+
+def test_a_lane_in_which_nobody_works_holds_up_no_cancel(half_done, silence):
+    """The node is online, but the process of its lane does not come back."""
+    subject, operation = half_done
+    engine.cancel(operation, reason="by the tests")
+    give_up(LONG_ENOUGH_S)
+    operation.refresh_from_db()
+    assert operation.ended_at is None, "it may be at something else for a while"
+    queued_ago(operation, LANE_IS_DEAD_AFTER_S + 1)
+    give_up(LONG_ENOUGH_S)
+    assert (state_of(operation), state_of(subject)) == ("cancelled", "error")
+    assert f"nobody has worked in the lane ops of node {NODE} since" in operation.held[0]
+
+
+def test_a_lane_that_is_full_of_other_work_is_waited_for(half_done, silence, bells):
+    _, operation = half_done
+    other = begin(volume(), {"act": "nothing"})
+    Step.objects.filter(operation=other).update(
+        state="running", worker="busy", lease_until=Now() + timedelta(seconds=30)
+    )
+    engine.cancel(operation, reason="by the tests")
+    queued_ago(operation, LANE_IS_DEAD_AFTER_S + 1)
+    give_up(LONG_ENOUGH_S)
+    operation.refresh_from_db()
+    assert operation.ended_at is None
