@@ -107,7 +107,7 @@ def test_cancel_takes_no_fields(client, in_hand):
 
 def test_retry_goes_on_as_the_operation_that_failed(client, failed):
     before = failed.error["operation"]
-    assert client.get(f"/api/v1/instances/{failed.uid}").json()["allowed_verbs"] == ["terminate", "retry"]
+    assert client.get(f"/api/v1/instances/{failed.uid}").json()["allowed_verbs"] == ["retry", "terminate"]
     answer = retry(client, failed)
     assert answer.status_code == 202
     operation = answer.json()["operation"]

@@ -201,7 +201,7 @@ def test_a_terminate_that_is_cancelled_half_way_is_in_error_and_ends_by_retry(
     bells.answer()
     assert (state_of(operation), state_of(instance)) == ("cancelled", "error")
     assert "terminate was cancelled: by the tests" in instance.error["message"]
-    assert engine.allowed_verbs(instance, None) == ["terminate", "retry"]
+    assert engine.allowed_verbs(instance, None) == ["retry", "terminate"]
     assert room(world.node) == (1, 256, GIB)
     retry(instance)
     bells.answer()
