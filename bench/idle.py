@@ -44,6 +44,7 @@ libvirtd, virtlogd and dnsmasq are not processes of ours; they and the control p
 def programs(stack: Stack) -> dict[int, str]:
     """Which program each process of the stack belongs to: supervisor's own name for it, or what it is."""
     of_pid = {info["pid"]: name for name, info in Supervisor(stack).infos().items() if info["pid"]}
+    of_pid[int((stack.run_dir / "supervisord.pid").read_text())] = "supervisord"
     found: dict[int, str] = {}
     for pid in cgroups.services(stack):
         one, name = pid, None

@@ -97,6 +97,16 @@ class Cluster:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
 
+    @contextlib.contextmanager
+    def frozen_redis(self) -> Iterator[None]:
+        """Redis is mute inside of this block."""
+        redis = self._processes[1][0]
+        redis.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            redis.send_signal(signal.SIGCONT)
+
     def _start_postgresql(self) -> None:
         data, sockets = self._home("data"), self._home("postgresql")
         self._run_as_owner(

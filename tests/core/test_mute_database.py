@@ -120,3 +120,45 @@ def test_pages_that_need_a_session_say_so_in_plain_words(web, cluster):
         assert "The database does not answer" in answer.text
         assert took_s < PROMISE_S
     assert await_answer(web, "/admin/login/").status_code == 200
+
+
+READY = {"database": "ok", "migrations": "ok", "broker": "ok"}
+
+
+def test_readiness_is_told_in_time_while_the_database_is_mute_and_holds_up_nobody(web, cluster):
+    assert await_answer(web, "/readyz").json() == {"ready": True, "checks": READY}
+    with cluster.frozen_postgresql(), ThreadPoolExecutor(12) as pool:
+        for answer, took_s in pool.map(lambda _: timed_get(web, "/readyz"), range(12)):
+            assert answer.status_code in (200, 503), "those that come meanwhile get the answer before"
+            assert took_s < PROMISE_S
+        answer, took_s = timed_get(web, "/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["checks"]["database"] == "does not answer within 2 s or refuses"
+        assert answer.json()["checks"]["broker"] == "ok"
+        assert took_s < PROMISE_S
+        assert timed_get(web, "/healthz")[0].status_code == 200
+    assert await_answer(web, "/readyz").json()["ready"]
+
+
+def test_readiness_is_told_in_time_while_redis_is_mute(web, cluster):
+    assert await_answer(web, "/readyz").json()["ready"]
+    with cluster.frozen_redis():
+        answer, took_s = timed_get(web, "/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["checks"] == {
+            **READY,
+            "broker": "Redis does not answer; what is asked for waits until it does",
+        }
+        assert took_s < PROMISE_S
+    assert await_answer(web, "/readyz").json()["ready"]
+
+
+def test_readiness_neither_trips_the_breaker_nor_is_refused_by_it(web, cluster):
+    with cluster.frozen_postgresql():
+        assert timed_get(web, "/readyz")[0].status_code == 503
+        answer, took_s = timed_get(web)
+        assert_away(answer)
+        assert took_s > WEB_BUDGET_S / 2, "the breaker was not tripped by asking for readiness"
+        answer, took_s = timed_get(web, "/readyz")
+        assert answer.json()["checks"]["database"] == "does not answer within 2 s or refuses"
+        assert took_s > 1, "it asked, though the breaker refuses others now"
