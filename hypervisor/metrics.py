@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from django.db.models import F
+from django.db.models import Count, F
 from django.db.models.functions import Now
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from hypervisor.models import Node, NodeStatus
+from hypervisor.models import Node, NodeStatus, Stray
+from hypervisor.strays import GONE
 from operations import tally
 
 NODE = ["node"]
@@ -43,6 +44,7 @@ def families() -> Iterator[Metric]:
             if value is not None:
                 told[name].add_metric([node.uid], value)
     yield from told.values()
+    yield _strays()
     yield _differences()
 
 
@@ -61,6 +63,16 @@ def _values(node: Node) -> dict[str, float | None]:
         "vdc_node_image_cache_entries": node.pulse.figures.get("image_cache_entries"),
         "vdc_node_image_cache_bytes": node.pulse.figures.get("image_cache_bytes"),
     }
+
+
+def _strays() -> Metric:
+    family = GaugeMetricFamily(
+        "vdc_node_strays", "Guests and disks on the node that no row knows.", labels=["node", "kind"]
+    )
+    waiting = Stray.objects.exclude(state__in=GONE).order_by("node__uid", "kind")
+    for uid, kind, count in waiting.values_list("node__uid", "kind").annotate(count=Count("id")):
+        family.add_metric([uid, kind], count)
+    return family
 
 
 def _differences() -> Metric:

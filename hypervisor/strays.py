@@ -9,6 +9,8 @@ from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
 from hypervisor.models import Node, Stray, StrayKind, StrayState
+from hypervisor.reconcile import Kind
+from operations import tally
 from operations.events import note
 
 GONE = (StrayState.ADOPTED, StrayState.QUARANTINED)  # what is seen under such a name again is another one
@@ -44,6 +46,7 @@ def found(node: Node, kind: StrayKind, sighting: Sighting) -> None:
         with transaction.atomic():
             Stray.objects.create(node=node, kind=kind, name=sighting.name, **look)
             note("node", node.uid, "node.stray", _report(node, kind, sighting))
+            tally.count(tally.RECONCILE, Kind.STRAY, node.uid)
     except IntegrityError:  # reported by somebody else just now
         return
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import structlog
@@ -18,7 +19,7 @@ from instances import stray_watch
 from instances.models import Instance
 from instances.states import MOVING, InstanceState, Wanted
 from instances.verbs import POWEROFF, POWERON
-from operations import engine
+from operations import engine, tally
 from operations.events import note
 from operations.locks import subject_lock
 from operations.models import Operation
@@ -100,7 +101,11 @@ def seen_all(node: Node, looks: list[Observation]) -> None:
     """Settle the differences between what is believed and a look at everything."""
     instances = {row.uid: row for row in Instance.objects.on_node(node).exclude(state__in=MOVING)}
     beliefs = [Belief(uid, row.state == InstanceState.RUNNING) for uid, row in instances.items()]
-    for finding in compare(beliefs, looks):
+    findings = compare(beliefs, looks)
+    for kind, times in Counter(finding.kind for finding in findings).items():
+        if kind in (Kind.MISSING, Kind.DIFFERS):
+            tally.count(tally.RECONCILE, kind, node.uid, times=times)
+    for finding in findings:
         if finding.kind in (Kind.MISSING, Kind.DIFFERS):
             _look_again(node, instances[finding.uid])
         elif finding.kind is Kind.AGREES and finding.uid in instances:

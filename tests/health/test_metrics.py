@@ -11,7 +11,9 @@ from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 from prometheus_client.parser import text_string_to_metric_families
 
-from hypervisor.models import NodePulse
+from hypervisor import strays
+from hypervisor.models import NodePulse, StrayKind
+from hypervisor.strays import Sighting
 from operations import canary, tally
 from operations.models import LaneCanary, Operation, OperationSubject, Step, Tally
 from operations.states import Hold
@@ -71,7 +73,9 @@ def busy(ours):
     operation(ours, state="queued", ended=False, queued_at=Now() - timedelta(seconds=40), node=node.uid)
     operation(ours, state="queued", ended=False, queued_at=Now() - timedelta(seconds=50), node=node.uid, worker="me:1")
     tally.count(tally.LEASE_EXPIRIES, "volumes.fetch_image")
-    tally.count(tally.RECONCILE, "stray", node.uid, times=2)
+    tally.count(tally.RECONCILE, "differs", node.uid, times=2)
+    for _ in range(2):
+        strays.found(node, StrayKind.VOLUME, Sighting("vol-x", "kvm"))
     LaneCanary.objects.create(node=node.uid, lane="ops", number=2, round_trip=timedelta(milliseconds=4), heard_at=Now())
     LaneCanary.objects.create(node="", lane="control", number=1, waits_since=Now() - timedelta(seconds=90))
     tally.count_ended(1000)
@@ -96,7 +100,9 @@ def test_what_ended_is_told_by_verb_and_outcome(read, busy):
     assert told["vdc_step_lease_expiries_total", "volumes.fetch_image"] == 1
     assert told["vdc_image_cache_requests_total", "hit"] == 2
     assert told["vdc_image_cache_requests_total", "miss"] == 1
-    assert told["vdc_reconcile_differences_total", "stray", busy.uid] == 2
+    assert told["vdc_reconcile_differences_total", "differs", busy.uid] == 2
+    assert told["vdc_reconcile_differences_total", "stray", busy.uid] == 1
+    assert told["vdc_node_strays", "volume", busy.uid] == 1
 
 
 def test_steps_are_a_histogram_whose_buckets_add_up(read, busy):

@@ -82,6 +82,17 @@ def test_a_gzip_image_is_kept_raw_and_sparse_under_its_digest(
     )
 
 
+def test_the_store_knows_how_much_it_keeps(
+    server: ObjectServer, store: ImageStore, watch: NotingWatch, tmp_path: Path
+) -> None:
+    assert store.usage() == (0, 0)
+    path = Path(store.fetch(known(server.serve("/a", GZ)), watch, tag="op-1.1").path)
+    (tmp_path / "images" / "half.raw.op-2.part").write_bytes(RAW)
+    assert store.usage() == (1, path.stat().st_blocks * 512)
+    path.unlink()
+    assert store.usage() == (0, 0), "a receipt alone is no image"
+
+
 def test_a_raw_image_is_kept_as_it_is(server: ObjectServer, store: ImageStore, watch: NotingWatch) -> None:
     entry = store.fetch(known(server.serve("/a", RAW), RAW, format="raw"), watch, tag="op-1.1")
     assert Path(entry.path).read_bytes() == RAW

@@ -8,6 +8,7 @@ from core.errors import Transient
 from hypervisor.contract import Observation, Observed
 from instances import observing, services
 from instances.models import Instance
+from operations import tally
 from operations.locks import subject_lock
 from operations.models import Event, Operation
 
@@ -106,6 +107,14 @@ def test_a_look_at_everything_settles_what_differs_and_reports_strays_once(world
     [stray] = Event.objects.filter(name="node.stray")
     assert "i-stray000" in stray.message
     assert "i-stray000" in world.hypervisor.guests, "strays are reported, never destroyed"
+
+
+def test_what_a_look_at_everything_finds_different_is_counted(world, running):
+    running(), running()
+    world.hypervisor.guests.clear()
+    observing.seen_all(world.node, [])
+    observing.seen_all(world.node, [])
+    assert tally.counts(tally.RECONCILE) == {("missing", world.node.uid): 2}
 
 
 def test_a_look_at_everything_leaves_moving_instances_alone(world):
