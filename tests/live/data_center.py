@@ -230,7 +230,8 @@ class DataCenter:
         return self.api.get(f"instances/{uid}")
 
     def node(self) -> dict[str, Any]:
-        return self.api.items("nodes")[0]
+        """This machine's own; a fleet may be beside it."""
+        return next(node for node in self.api.items("nodes") if node["hypervisors"] != ["fake"])
 
     def operation(self, uid: str) -> dict[str, Any]:
         return self.api.get(f"operations/{uid}")
@@ -279,7 +280,8 @@ class DataCenter:
             return [dict(row) for row in cursor.fetchall()] if cursor.description else []
 
     def node_row(self) -> dict[str, Any]:
-        return self.sql("SELECT * FROM hypervisor_node JOIN hypervisor_nodepulse ON node_id = id")[0]
+        nodes = self.sql("SELECT * FROM hypervisor_node JOIN hypervisor_nodepulse ON node_id = id")
+        return next(node for node in nodes if node["hypervisors"] != ["fake"])
 
     def events(self, subject: str, name: str = "") -> list[dict[str, Any]]:
         """What happened to a subject, oldest first; `created_at` has a time zone."""
@@ -289,12 +291,12 @@ class DataCenter:
     @contextlib.contextmanager
     def storage_behind(self, url: str) -> Iterator[None]:
         """Inside of this block the node's files server is found at another address."""
-        real = self.node_row()["files_url"]
-        self.sql("UPDATE hypervisor_node SET files_url = %s", url)
+        node = self.node_row()
+        self.sql("UPDATE hypervisor_node SET files_url = %s WHERE id = %s", url, node["id"])
         try:
             yield
         finally:
-            self.sql("UPDATE hypervisor_node SET files_url = %s", real)
+            self.sql("UPDATE hypervisor_node SET files_url = %s WHERE id = %s", node["files_url"], node["id"])
 
     # --- behind its back ---------------------------------------------------------------------------------------
 
