@@ -75,7 +75,8 @@ def paths(instance: Instance) -> list[str]:
         if row is not None:
             found.append(f"{base}{row.pk}/change/")
     verbs = ("poweron", "poweroff", "poweroff_by_force", "terminate")
-    return [*found, *(f"/admin/instances/instance/{instance.pk}/{verb}/" for verb in verbs)]
+    found += [f"/admin/instances/instance/{instance.pk}/{verb}/" for verb in verbs]
+    return [*found, f"/admin/operations/operation/explain/{instance.uid}/"]
 
 
 @pytest.fixture
