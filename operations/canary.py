@@ -15,7 +15,7 @@ from datetime import timedelta
 import structlog
 from celery import shared_task
 from django.db import connection
-from django.db.models import F, Q, QuerySet
+from django.db.models import Case, F, Q, When
 from django.db.models.functions import Coalesce, Now
 
 from core.database import DATABASE_ERRORS, unreachable
@@ -87,15 +87,26 @@ def lane_of(canary: LaneCanary) -> Lane:
     return canary.node, canary.lane
 
 
-def overdue() -> QuerySet[LaneCanary]:
-    """Those whose lane has not answered for longer than from one canary to the next."""
-    return LaneCanary.objects.filter(waits_since__lt=Now() - timedelta(seconds=EVERY_S))
+def _overdue() -> Q:
+    """The lane has not answered for longer than from one canary to the next."""
+    return Q(waits_since__lt=Now() - timedelta(seconds=EVERY_S))
+
+
+def by_node() -> dict[str, list[LaneCanary]]:
+    """The canaries of each node's lanes, with `silent_since` if they are overdue. One statement."""
+    found: dict[str, list[LaneCanary]] = {}
+    silent_since = Case(When(_overdue(), then=F("waits_since")))
+    for canary in LaneCanary.objects.annotate(silent_since=silent_since).order_by("node", "-lane"):
+        found.setdefault(canary.node, []).append(canary)
+    return found
 
 
 def troubles(lanes: Collection[Lane]) -> dict[Lane, str]:
     """Which of these lanes do not answer although they have room to, as sentences. Full is not deaf."""
-    asked = set(lanes)
-    late = {lane_of(canary): canary for canary in overdue() if lane_of(canary) in asked} if asked else {}
+    if not lanes:
+        return {}
+    late = {lane_of(canary): canary for canary in LaneCanary.objects.filter(_overdue())}
+    late = {lane: late[lane] for lane in lanes if lane in late}
     if not late:
         return {}
     its_steps = Q(*(Q(node=node, lane=lane) for node, lane in late), _connector=Q.OR)

@@ -67,11 +67,22 @@ def node_sheet(node: Item, width: int) -> list[Text]:
     page.field("vcpus", f"{word(node.get('vcpus_used'))} of {word(node.get('vcpus'))} used")
     page.field("memory", f"{memory(node.get('memory_mib_used'))} of {memory(node.get('memory_mib'))} used")
     page.field("disk", f"{size(node.get('disk_bytes_used'))} of {size(node.get('disk_bytes'))} used")
+    for lane, canary in (node.get("lanes") or {}).items():
+        page.field(f"lane {lane}", _lane(canary), style="yellow" if canary.get("silent_since") else "")
     page.field("boot id", word(node.get("boot_id")))
     for warning in node.get("warnings") or []:
         page.field("warning", word(warning), style="yellow")
     _ending(page, node)
     return page.lines
+
+
+def _lane(canary: Item) -> str:
+    """How its last canary fared."""
+    if canary.get("silent_since"):
+        return f"has not answered since {when(canary['silent_since'])}"
+    if not canary.get("answered_at"):
+        return "was not asked yet"
+    return f"answers in {canary['round_trip_ms']} ms, last {when(canary.get('answered_at'))}"
 
 
 def volume_sheet(volume: Item, width: int) -> list[Text]:

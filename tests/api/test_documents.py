@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 
 from accounts.models import Role
 from instances.models import Instance
 from operations import register
-from operations.models import Operation, Step
+from operations.models import LaneCanary, Operation, Step
 from tests.api import world
 from tests.api.routes import ROUTES
 
@@ -119,6 +121,21 @@ def test_an_operator_sees_a_node_with_what_is_taken_of_it(caller, ours, staff, n
     assert (body["vcpus_used"], body["memory_mib_used"], body["disk_bytes_used"]) == (3, 100, world.GIB)
     assert (body["status"], body["acceleration"]) == ("online", "tcg")
     assert "files_token" not in body
+
+
+def test_a_node_tells_how_its_lanes_answer(caller, ours, staff, node):
+    operator = caller(ours, Role.VIEWER, operator=True, issued_by=staff).client
+    assert operator.get(f"/api/v1/nodes/{node.uid}").json()["lanes"] == {}
+    now = timezone.now()
+    heard = {"heard_at": now, "round_trip": timedelta(milliseconds=4.25)}
+    LaneCanary.objects.create(node=node.uid, lane="ops", number=2, waits_since=now, **heard)
+    LaneCanary.objects.create(node=node.uid, lane="bulk", number=1, waits_since=now - timedelta(hours=1))
+    lanes = operator.get(f"/api/v1/nodes/{node.uid}").json()["lanes"]
+    assert (lanes["ops"]["round_trip_ms"], lanes["ops"]["silent_since"]) == (4.2, None), (
+        "the last one is just on its way"
+    )
+    assert lanes["bulk"]["round_trip_ms"] is lanes["bulk"]["answered_at"] is None
+    assert lanes["bulk"]["silent_since"].endswith("Z")
 
 
 def test_secrets_are_shown_once(caller, ours):

@@ -27,6 +27,10 @@ NODE = {
     "disk_bytes_used": GIB,
     "heartbeat_at": "2026-03-01T13:02:11Z",
     "boot_id": "3f0d",
+    "lanes": {
+        "ops": {"round_trip_ms": 4.2, "answered_at": "2026-03-01T13:02:11Z", "silent_since": None},
+        "bulk": {"round_trip_ms": None, "answered_at": None, "silent_since": "2026-03-01T13:02:11Z"},
+    },
 }
 IMAGE = {
     "id": "wmi-demolxc1",
@@ -99,7 +103,12 @@ def test_each_noun_has_a_list_for_people_and_one_for_programs(api, vdc, noun, pa
     ("noun", "path", "item", "words"),
     [
         ("image", "images/wmi-demolxc1", IMAGE, [SHA256, "partition:1", "stored as 300.0 MiB"]),
-        ("node", "nodes/hn-3f7h2k9s", NODE, ["KVM does not boot", "256 MiB of 24 GiB used"]),
+        (
+            "node",
+            "nodes/hn-3f7h2k9s",
+            NODE,
+            ["KVM does not boot", "256 MiB of 24 GiB used", "answers in 4.2 ms", "not answered since"],
+        ),
         ("volume", "volumes/vol-k2x8m4n1", VOLUME, ["2.0 GiB (raw)", "boots from it"]),
     ],
 )
