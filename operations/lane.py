@@ -50,7 +50,6 @@ def serve(lane: str, nodes: list[str]) -> None:
     worker_shutting_down.connect(_hand_back, weak=False)
     threading.Thread(target=_watch_for_deafness, args=(nodes, lane), name="deaf-watch", daemon=True).start()
     log.info("the lane is served", nodes=len(nodes), threads=THREADS[lane])
-    current_app.conf.worker_disable_prefetch = lane == "bulk"
     # Not worker_main: Celery's command line brings a shell with completion along, 9 MiB of memory.
     worker = current_app.Worker(
         queues=[queue_name(node, lane) for node in nodes],

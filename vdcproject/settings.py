@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from core.logs import logging_config
@@ -89,7 +90,8 @@ DATABASES = {
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {
             "connect_timeout": 3,
-            "application_name": f"vdc-{PROCESS}",
+            # As it stands in pg_stat_activity and in the server's log: "vdc web", "vdc node lane ops".
+            "application_name": " ".join(["vdc", *(sys.argv[1:4] if PROCESS == "worker" else [PROCESS])]),
             # A client that gave up leaves its backend behind with row locks: the last two end it.
             "options": f"{_LIMITS} -c idle_in_transaction_session_timeout=15s -c client_connection_check_interval=2s",
         },
