@@ -238,12 +238,13 @@ def locked(operation_id: int) -> Operation:
     return Operation.objects.select_for_update().annotate(db_now=Now()).get(pk=operation_id)
 
 
-def advance(operation: Operation) -> Bell | None:
+def advance(operation: Operation, *, steps: list[Step] | None = None) -> Bell | None:
     """Queue the next step, or end the operation. Returns the bell to ring, if there is one.
 
-    The caller holds the operation's row lock and no step of it is claimed or queued.
+    The caller holds the operation's row lock and no step of it is claimed or queued. `steps`: those that count, in
+    order, where the caller knows them.
     """
-    steps = list(Step.objects.filter(operation=operation).order_by("position"))
+    steps = steps if steps is not None else list(Step.objects.filter(operation=operation).order_by("position"))
     if operation.ending:
         return _advance_undo(operation, steps)
     if operation.cancel_reason and not _is_too_late(operation, steps):
@@ -282,11 +283,15 @@ def _queue(step: Step) -> Bell:
     Step.objects.filter(pk=step.pk, state=StepState.BLOCKED).update(
         state=StepState.QUEUED, queued_at=Now(), rung_at=Now()
     )
-    return step.pk, step.attempt, step.task, step.node, step.lane
+    return bell_of(step)
 
 
 def _queue_undo(step: Step) -> Bell:
     Step.objects.filter(pk=step.pk).update(queued_at=Now(), rung_at=Now(), rings=0)
+    return bell_of(step)
+
+
+def bell_of(step: Step) -> Bell:
     return step.pk, step.attempt, step.task, step.node, step.lane
 
 

@@ -11,6 +11,7 @@ import random
 import secrets
 import time
 from contextlib import ExitStack
+from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -19,10 +20,7 @@ from typing import Any
 import structlog
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import close_old_connections, connection, transaction
-from django.db.models import F
-from django.db.models.functions import Coalesce, Now
 
-from core.claim import claim
 from core.database import DATABASE_ERRORS, unreachable
 from core.errors import Cancelled, Fenced, Transient, Unreachable, WorkError
 from core.logs import overheard
@@ -30,6 +28,7 @@ from operations import engine, register, timing
 from operations.bell import ring
 from operations.events import note_of
 from operations.faults import foreseen, told
+from operations.handover import hand_on, take, taken
 from operations.keeper import keeper
 from operations.locks import subject_lock
 from operations.models import Operation, Step
@@ -58,43 +57,31 @@ def run_step(step_id: int, attempt: int) -> None:
 
     A process that goes down takes nothing more, not even what it has just handed back; the next one asks for its bells.
     """
-    follow: tuple[int, int] | None = (step_id, attempt)
-    while follow is not None and not keeper.stopping:
-        mine = f"{worker_name()}/{secrets.token_hex(3)}"  # of this one claim: tells our lost answer from a twin's claim
-        run = until_known(partial(_claimed, *follow, mine), f"claim of step {follow[0]}")
-        follow = _attempt(run) if run else None
+    if keeper.stopping:
+        return
+    run = _claim(step_id, attempt)
+    while run is not None:
+        run = _attempt(run)
+
+
+def _claim(step_id: int, attempt: int) -> StepRun | None:
+    return until_known(partial(_claimed, step_id, attempt, _new_claim()), f"claim of step {step_id}")
+
+
+def _new_claim() -> str:
+    """The name of one claim of this worker: tells our own lost answer from a twin's claim."""
+    return f"{worker_name()}/{secrets.token_hex(3)}"
 
 
 def _claimed(step_id: int, attempt: int, mine: str) -> StepRun | None:
     """Claim the step if it waits for exactly this attempt; None: a late or double bell."""
     close_old_connections()
-    changes = {
-        "worker": mine,
-        "claimed_at": Now(),
-        "started_at": Coalesce(F("started_at"), Now()),
-        "lease_until": Now() + timedelta(seconds=timing.LEASE_S),
-    }
-    waiting = Step.objects.filter(pk=step_id, attempt=attempt, worker="")
-    with transaction.atomic():
-        # Under the operation's lock, so that a cancel sees the step either queued or in hand.
-        operation = Operation.objects.select_for_update(of=("self",)).filter(steps=step_id).first()
-        if operation is None:
-            return None
-        claimed = (
-            claim(waiting.filter(state=StepState.QUEUED), state=StepState.RUNNING, **changes)
-            or claim(waiting.filter(state=StepState.UNDOING, queued_at__isnull=False), **changes)
-            or Step.objects.filter(pk=step_id, attempt=attempt, worker=mine).exists()  # the answer had been lost
-        )
-        if not claimed:
-            return None
-        if operation.state == OperationState.QUEUED:
-            operation.state = OperationState.RUNNING
-            Operation.objects.filter(pk=operation.pk).update(state=operation.state, started_at=Now())
-        step = Step.objects.get(pk=step_id)
-    return StepRun(step, operation)
+    steps = take(step_id, attempt, mine)
+    return StepRun(steps[0], steps[0].operation, steps[1:]) if steps else None
 
 
-def _attempt(run: StepRun) -> tuple[int, int] | None:
+def _attempt(run: StepRun) -> StepRun | None:
+    """Do one attempt and settle it; returns the claim of what follows, where this worker goes on with it."""
     task = register.tasks[run.step.task]
     begun = time.monotonic()
     words = structlog.contextvars.bound_contextvars(**run.words)
@@ -173,32 +160,84 @@ def _outcome_of(fault: WorkError, run: StepRun) -> Outcome:
 # --- settle ----------------------------------------------------------------------------------------------------
 
 
-def _say(task: StepTask, run: StepRun, outcome: Outcome) -> tuple[int, int] | None:
+def _say(task: StepTask, run: StepRun, outcome: Outcome) -> StepRun | None:
     """Settle until it is known; when the rows refuse the result, that is how the step failed."""
-    known_at = time.monotonic()
+    known_at, next_claim = time.monotonic(), _new_claim()
     try:
-        return until_known(partial(_settle, task, run, outcome, known_at), f"end of {run.tag}")
+        return until_known(partial(_settle, task, run, outcome, known_at, next_claim), f"end of {run.tag}")
     except Fenced:
         raise
     except Exception as exc:
         log.exception("the end of a step could not be written in a way that nobody foresaw")
         outcome = Outcome("failed", error=told(foreseen(exc), step=run.step.task))
-        return until_known(partial(_settle, task, run, outcome, known_at), f"failure of {run.tag}")
+        return until_known(partial(_settle, task, run, outcome, known_at, next_claim), f"failure of {run.tag}")
 
 
-def _settle(task: StepTask, run: StepRun, outcome: Outcome, known_at: float) -> tuple[int, int] | None:
-    """Write the end of this attempt and what follows, in one transaction; (step, attempt) to go on with inline.
+def _settle(task: StepTask, run: StepRun, outcome: Outcome, known_at: float, next_claim: str) -> StepRun | None:
+    """Write the end of this attempt and what follows, in one transaction; returns the claim of what goes on inline.
 
-    `known_at`: when this process knew the outcome, by its monotonic clock.
+    `known_at`: when this process knew the outcome, by its monotonic clock. `next_claim`: the name of the next claim.
     """
     close_old_connections()
+    follow = bell = None
     with transaction.atomic(durable=True):
-        operation, step = _mine(run)
-        if step is not None:
+        operation = _locked(run)
+        as_planned = outcome.word == "done" and not (run.undoing or operation.ending or operation.cancel_reason)
+        taker = next_claim if run.later and _goes_on_inline(run, run.later[0].node, run.later[0].lane) else ""
+        if as_planned and _handed_on(run, outcome, operation, taker):
+            _note_wait(operation, run.step, time.monotonic() - known_at)
+            _settle_rows(task, run, outcome, run.step)
+            if not run.later:
+                bell = engine.advance(operation, steps=[])
+            else:
+                engine.move(run.later[0].moves)
+                follow, bell = _next_of(run, operation, taker)
+        elif (step := _mine(run)) is not None:
             _note_wait(operation, step, time.monotonic() - known_at)
-        # An earlier try of ours may have been written, and what it was to ring not been rung.
-        bell = _write(task, run, outcome, operation, step) if step is not None else _waiting_bell(operation)
-    return _follow(run, bell)
+            bell = _write(task, run, outcome, operation, step)
+        else:  # an earlier try of ours was written, and what it was to take or to ring was not known
+            follow, bell = _after_lost_answer(operation, next_claim)
+    return follow or _follow(run, bell)
+
+
+def _locked(run: StepRun) -> Operation:
+    try:
+        return engine.locked(run.operation.pk)
+    except ObjectDoesNotExist as gone:
+        raise Fenced(f"{run.operation.uid} is not there any more") from gone
+
+
+def _handed_on(run: StepRun, outcome: Outcome, operation: Operation, taker: str) -> bool:
+    said = {"commands": run.commands, "log": run.log.text(), "done": run.done, "total": run.total, "unit": run.unit}
+    return hand_on(
+        run.step,
+        result=outcome.result,
+        record=_attempt_record(run.step, operation, outcome),
+        said=said,
+        next_step=run.later[0] if run.later else None,
+        taker=taker,
+    )
+
+
+def _settle_rows(task: StepTask, run: StepRun, outcome: Outcome, step: Step) -> None:
+    if task.on_settle is not None:
+        task.on_settle(run, outcome.result)
+    engine.settle(step.settles)
+
+
+def _next_of(run: StepRun, operation: Operation, taker: str) -> tuple[StepRun | None, engine.Bell | None]:
+    next_step, *later = run.later
+    if not taker:
+        return None, engine.bell_of(next_step)
+    return StepRun(taken(copy(next_step), operation.db_now, taker), operation, later), None
+
+
+def _after_lost_answer(operation: Operation, next_claim: str) -> tuple[StepRun | None, engine.Bell | None]:
+    taken_then = Step.objects.filter(operation=operation, worker=next_claim, ended_at=None).first()
+    if taken_then is None:
+        return None, _waiting_bell(operation)
+    later = Step.objects.filter(operation=operation, position__gt=taken_then.position).order_by("position")
+    return StepRun(taken_then, operation, list(later)), None
 
 
 def _note_wait(operation: Operation, step: Step, untold_s: float) -> None:
@@ -215,20 +254,16 @@ def _note_wait(operation: Operation, step: Step, untold_s: float) -> None:
         )
 
 
-def _mine(run: StepRun) -> tuple[Operation, Step | None]:
-    """The operation under its lock, and the step while this attempt has it; None: its end is written already.
+def _mine(run: StepRun) -> Step | None:
+    """The step while this attempt has it, under the operation's lock; None: its end is written already.
 
     Raises Fenced when somebody else has the step now.
     """
-    try:
-        operation = engine.locked(run.operation.pk)
-        step = Step.objects.get(pk=run.step.pk)
-    except ObjectDoesNotExist as gone:
-        raise Fenced(f"{run.operation.uid} is not there any more") from gone
+    step = Step.objects.get(pk=run.step.pk)
     if (step.attempt, step.worker) == (run.step.attempt, run.step.worker):
-        return operation, None if step.ended_at is not None else step
+        return None if step.ended_at is not None else step
     if _told_already(step, run):
-        return operation, None
+        return None
     raise Fenced(f"attempt {run.step.attempt} of {run.step.task} was given to someone else")
 
 
@@ -246,7 +281,7 @@ def _waiting_bell(operation: Operation) -> engine.Bell | None:
         .filter(state__in=[StepState.QUEUED, StepState.UNDOING], not_before=None)
         .first()
     )
-    return step and (step.pk, step.attempt, step.task, step.node, step.lane)
+    return step and engine.bell_of(step)
 
 
 def _write(task: StepTask, run: StepRun, outcome: Outcome, operation: Operation, step: Step) -> engine.Bell | None:
@@ -259,7 +294,7 @@ def _write(task: StepTask, run: StepRun, outcome: Outcome, operation: Operation,
     if outcome.word in ("retried", "stopped"):
         _queue_again(step, operation, outcome)
         if outcome.word == "stopped":
-            return step.pk, step.attempt, step.task, step.node, step.lane
+            return engine.bell_of(step)
         return None  # the sweep rings when the pause is over
     step.ended_at = operation.db_now
     if run.undoing:
@@ -268,9 +303,7 @@ def _write(task: StepTask, run: StepRun, outcome: Outcome, operation: Operation,
     step.result, step.error = outcome.result, outcome.error
     step.save()
     if outcome.word == "done":
-        if task.on_settle is not None:
-            task.on_settle(run, outcome.result)
-        engine.settle(step.settles)
+        _settle_rows(task, run, outcome, step)
         return engine.advance(operation)
     if outcome.word == "failed":
         note_of(operation, "step_failed", f"{step.task} failed: {outcome.error['message']}")
@@ -327,11 +360,15 @@ def _write_undone(
     return engine.advance(operation)
 
 
-def _follow(run: StepRun, bell: engine.Bell | None) -> tuple[int, int] | None:
+def _follow(run: StepRun, bell: engine.Bell | None) -> StepRun | None:
     if bell is None:
         return None
     step_id, attempt, _, node, lane = bell
-    if (node, lane) == (run.step.node, run.step.lane) and not keeper.stopping:
-        return step_id, attempt
+    if _goes_on_inline(run, node, lane):
+        return _claim(step_id, attempt)
     ring(*bell)
     return None
+
+
+def _goes_on_inline(run: StepRun, node: str, lane: str) -> bool:
+    return (node, lane) == (run.step.node, run.step.lane) and not keeper.stopping

@@ -27,9 +27,10 @@ def worker_name() -> str:
 class StepRun:
     """The `Watch` of a claimed step. Calls come from the thread that works; stop reasons from the keeper's."""
 
-    def __init__(self, step: Step, operation: Operation) -> None:
+    def __init__(self, step: Step, operation: Operation, later: list[Step]) -> None:
         self.step = step
         self.operation = operation
+        self.later = later  # the steps after it, as they were when it was claimed
         self.undoing = step.state == StepState.UNDOING
         self.commands: list[dict[str, Any]] = list(step.commands)
         self.log = StepLog(step.log, step.attempt)

@@ -87,7 +87,8 @@ DATABASES = {
         "ENGINE": "django.db.backends.postgresql",
         **STACK["database"],
         "CONN_MAX_AGE": None,
-        "CONN_HEALTH_CHECKS": True,
+        # One more statement per request. Workers ask again by themselves when a connection turns out to be dead.
+        "CONN_HEALTH_CHECKS": PROCESS != "worker",
         "OPTIONS": {
             "connect_timeout": 3,
             # As it stands in pg_stat_activity and in the server's log: "vdc web", "vdc node lane ops".

@@ -46,16 +46,13 @@ def test_launch_takes_each_thing_once_and_terminate_gives_all_back(world, runnin
 
 
 @pytest.mark.parametrize("steps_answered", range(5))
-def test_terminate_at_every_moment_of_a_launch_leaves_nothing(world, bells, steps_answered):
+def test_terminate_at_every_moment_of_a_launch_leaves_nothing(world, bells, steps_answered, monkeypatch):
     """Before each step, and after the last."""
     instance, operation = world.launch(hostname="web")
-    monkey_follow = protocol._follow
-    protocol._follow = lambda run, bell: bell and bells.append(bell[:2])  # one step at a time
-    try:
+    with monkeypatch.context() as one_step_at_a_time:
+        one_step_at_a_time.setattr(protocol, "_goes_on_inline", lambda run, node, lane: False)
         for _ in range(steps_answered):
             protocol.run_step(*bells.pop(0))
-    finally:
-        protocol._follow = monkey_follow
     done = Step.objects.filter(operation=operation, state="done").count()
     assert done == steps_answered
     terminate(instance)
@@ -104,7 +101,7 @@ def test_a_launch_that_failed_keeps_what_it_holds_says_so_and_terminate_gives_it
 @pytest.mark.parametrize("steps_answered", range(4))
 def test_a_launch_that_is_cancelled_gives_all_back(world, bells, steps_answered, monkeypatch):
     instance, operation = world.launch()
-    monkeypatch.setattr(protocol, "_follow", lambda run, bell: bell and bells.append(bell[:2]))
+    monkeypatch.setattr(protocol, "_goes_on_inline", lambda run, node, lane: False)
     for _ in range(steps_answered):
         protocol.run_step(*bells.pop(0))
     engine.cancel(operation, reason="somebody thought better of it")

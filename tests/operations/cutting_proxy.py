@@ -1,4 +1,4 @@
-"""A proxy before PostgreSQL that loses a COMMIT, or only the answer to it, when the test says so."""
+"""A proxy before PostgreSQL that loses a COMMIT or a claim, or only the answer to it, when the test says so."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHUNK = 65536
 class CuttingProxy:
     """Listens in `folder` under the name of PostgreSQL's own socket `server`.
 
-    `cuts` has one word for each COMMIT to come: "before": the line is cut before the server has it, "after": before
+    `cuts` has one word for each COMMIT and each claim (which commits by itself) to come: "before": the line is cut before the server has it, "after": before
     its answer comes back, "": not at all. When it is empty nothing is cut.
     """
 
@@ -57,5 +57,6 @@ class CuttingProxy:
                         return
 
     def _cut_of(self, data: bytes) -> str:
-        is_commit = data[:1] == b"Q" and data[5:].rstrip(b"\0").upper() == b"COMMIT"
-        return self.cuts.pop(0) if is_commit and self.cuts else ""
+        said = data[5:].rstrip(b"\0")
+        commits = data[:1] == b"Q" and (said.upper() == b"COMMIT" or b"taken AS (" in said)
+        return self.cuts.pop(0) if commits and self.cuts else ""

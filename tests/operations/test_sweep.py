@@ -137,6 +137,7 @@ def test_thousands_of_steps_cost_a_few_statements(bells, lists, statements):
         )
         for n in range(2, 5002)
     )  # fmt: skip
+    Step.objects.update(rung_at=Now())  # a busy machine may need long to write so many
     with statements() as idle:
         sweep.ring_again()
     assert len(idle) == 1, "nothing is due"

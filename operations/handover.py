@@ -1,0 +1,125 @@
+"""The two statements that every step costs: taking it in hand, and ending it while handing on to the next.
+
+Written as SQL, since a step must cost few statements and each must decide and write at once:
+
+    take       queued ──► running (or undoing, for an undo), if it waits for exactly this attempt
+    hand_on    running ──► done, if it is still this attempt's; and the next one blocked ──► queued,
+               or at once ──► running, when the worker goes on with it
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+from django.db import connection
+
+from operations import timing
+from operations.models import Step
+from operations.states import StepState
+
+# The operation's lock first, as everywhere: a cancel sees the step either queued or in hand.
+_TAKE = """
+    WITH operation AS (
+        SELECT id FROM operations_operation
+         WHERE id = (SELECT operation_id FROM operations_step WHERE id = %(step)s)
+           FOR UPDATE
+    ), taken AS (
+        UPDATE operations_step AS step
+           SET state = CASE step.state WHEN 'queued' THEN 'running' ELSE step.state END,
+               worker = %(worker)s,
+               claimed_at = statement_timestamp(),
+               started_at = COALESCE(step.started_at, statement_timestamp()),
+               lease_until = statement_timestamp() + %(lease)s
+          FROM operation
+         WHERE step.id = %(step)s AND step.operation_id = operation.id
+           AND step.attempt = %(attempt)s AND step.worker = ''
+           AND (step.state = 'queued' OR step.state = 'undoing' AND step.queued_at IS NOT NULL)
+     RETURNING step.operation_id, step.position
+    ), begun AS (
+        UPDATE operations_operation AS operation
+           SET state = 'running', started_at = statement_timestamp()
+          FROM taken
+         WHERE operation.id = taken.operation_id AND operation.state = 'queued'
+    )
+    SELECT operation_id, position FROM taken
+     UNION ALL
+    SELECT operation_id, position FROM operations_step
+     WHERE id = %(step)s AND attempt = %(attempt)s AND worker = %(worker)s AND ended_at IS NULL
+"""
+
+_HAND_ON = """
+    WITH told AS (
+        UPDATE operations_step
+           SET state = 'done', result = %(result)s, error = NULL, ended_at = statement_timestamp(), lease_until = NULL,
+               attempts = attempts || %(record)s::jsonb, commands = %(commands)s, log = %(log)s,
+               progress_done = %(done)s, progress_total = %(total)s, progress_unit = %(unit)s
+         WHERE id = %(step)s AND attempt = %(attempt)s AND worker = %(worker)s AND ended_at IS NULL
+     RETURNING id
+    ), handed AS (
+        UPDATE operations_step AS next
+           SET state = CASE %(taker)s WHEN '' THEN 'queued' ELSE 'running' END,
+               queued_at = statement_timestamp(), rung_at = statement_timestamp(),
+               worker = %(taker)s,
+               claimed_at = CASE %(taker)s WHEN '' THEN NULL ELSE statement_timestamp() END,
+               started_at = CASE %(taker)s WHEN '' THEN NULL ELSE statement_timestamp() END,
+               lease_until = CASE %(taker)s WHEN '' THEN NULL ELSE statement_timestamp() + %(lease)s END
+          FROM told
+         WHERE next.id = %(next)s AND next.state = 'blocked'
+    )
+    SELECT count(*) FROM told
+"""
+
+
+def take(step_id: int, attempt: int, worker: str) -> list[Step]:
+    """Take this attempt in hand for `worker`: the step and those after it, with their operation; [] if it cannot be.
+
+    May be asked again when the answer was lost: `worker` names one claim, not a process.
+    """
+    words = {"step": step_id, "attempt": attempt, "worker": worker, "lease": timedelta(seconds=timing.LEASE_S)}
+    with connection.cursor() as cursor:
+        cursor.execute(_TAKE, words)
+        found = cursor.fetchone()
+    if found is None:
+        return []
+    operation_id, position = found
+    steps = Step.objects.filter(operation=operation_id, position__gte=position).order_by("position")
+    return list(steps.select_related("operation"))
+
+
+def hand_on(
+    step: Step,
+    *,
+    result: dict[str, Any],
+    record: dict[str, Any],
+    said: dict[str, Any],
+    next_step: Step | None,
+    taker: str,
+) -> bool:
+    """End this attempt as done, and queue `next_step`, or give it to `taker` at once. False: it is not ours any more.
+
+    `said`: commands, log, done, total and unit, as the attempt left them. The caller holds the operation's lock.
+    """
+    words = {
+        **said,
+        "step": step.pk,
+        "attempt": step.attempt,
+        "worker": step.worker,
+        "result": json.dumps(result),
+        "record": json.dumps([record]),
+        "commands": json.dumps(said["commands"]),
+        "next": next_step and next_step.pk,
+        "taker": taker,
+        "lease": timedelta(seconds=timing.LEASE_S),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_HAND_ON, words)
+        return cursor.fetchone()[0] == 1
+
+
+def taken(step: Step, at: Any, taker: str) -> Step:
+    """The step as `hand_on` has written it for `taker`."""
+    step.state, step.worker = StepState.RUNNING, taker
+    step.claimed_at = step.started_at = step.queued_at = at
+    return step
