@@ -49,12 +49,12 @@ AIM_STATEMENTS = 9.0
 NETWORK = ("100.64.0.0/16", "100.64.0.1")  # room for all addresses at once
 
 METHOD = f"""\
-{NODES} fake nodes served by this machine through real Celery, Redis and PostgreSQL. In each of {ROUNDS} rounds, taking turns:
-ours    {LAUNCHES} launches asked for by POST over {CLIENTS} connections; from the first POST until the last one is running
-chain   {CHAINS} Celery chains of {STEPS} tasks, 1 ms of work and one saved row each, default settings, Redis as result backend;
-        from the first one sent until the last row is saved
-Medians. CPU: of all processes of a kind over our rounds, per step. Statements: every one that PostgreSQL logs during
-{COUNTED} more launches, BEGIN and COMMIT included, by the name that each process gives to its connection, per step."""
+{NODES} fake nodes served by this machine through real Celery, Redis and PostgreSQL; {ROUNDS} rounds, taking turns.
+Ours: {LAUNCHES} launches asked for by POST over {CLIENTS} connections, from the first POST until the last one runs.
+Chain: {CHAINS} Celery chains of {STEPS} tasks, 1 ms of work and one saved row each, default settings, Redis as result
+backend, from the first row saved until the last (the sender's start is left out).
+Medians. CPU: of all processes of a kind over our rounds, per step. Statements: all that PostgreSQL logs during
+{COUNTED} more launches, BEGIN and COMMIT included, by the name that each process gives its connections, per step."""
 
 
 # --- the stack ---------------------------------------------------------------------------------------------------
@@ -98,7 +98,16 @@ class Bench:
         packed = work / "image.gz"
         packed.write_bytes(gzip.compress(bytes(1 << 20)))
         sha256, size = hashlib.sha256(packed.read_bytes()).hexdigest(), packed.stat().st_size
-        facts = {"file": packed.name, "stored_size_bytes": size, "sha256": sha256, "min_memory_mib": MEMORY_MIB, "name": "fake", "hypervisor": "fake", "arch": "x86_64", "format": "gz"}
+        facts = {
+            "file": packed.name,
+            "stored_size_bytes": size,
+            "sha256": sha256,
+            "min_memory_mib": MEMORY_MIB,
+            "name": "fake",
+            "hypervisor": "fake",
+            "arch": "x86_64",
+            "format": "gz",
+        }
         facts |= {"os_type": "linux", "init": "", "root_device": ""}
         with _door(login) as door:
             image = _import(door, work, facts)

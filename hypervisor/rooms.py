@@ -15,39 +15,63 @@ from hypervisor.placement import Candidate, Need, NoRoom, rank
 
 def candidates(only: Iterable[str] = ()) -> list[Candidate]:
     """Every node (or only these uids) as placement sees it."""
-    nodes = Node.objects.select_related("room", "pulse").order_by("id")
+    nodes = Node.objects.order_by("id")
     wanted = set(only)
     return [
         Candidate(
-            uid=node.uid,
-            is_online=node.pulse.status == NodeStatus.ONLINE,
-            takes_new=node.scheduling_enabled,
-            hypervisors=tuple(node.hypervisors),
-            arch=node.arch,
-            vcpus_free=max(node.vcpus - node.room.vcpus_used, 0),
-            memory_mib_free=max(node.memory_mib - node.room.memory_mib_used, 0),
-            disk_bytes_free=max(node.disk_bytes - node.room.disk_bytes_used, 0),
+            uid=uid,
+            is_online=status == NodeStatus.ONLINE,
+            takes_new=takes_new,
+            hypervisors=tuple(hypervisors),
+            arch=arch,
+            vcpus_free=max(vcpus - vcpus_used, 0),
+            memory_mib_free=max(memory_mib - memory_mib_used, 0),
+            disk_bytes_free=max(disk_bytes - disk_bytes_used, 0),
         )
-        for node in nodes
-        if not wanted or node.uid in wanted
-    ]
+        for (
+            uid, status, takes_new, hypervisors, arch,
+            vcpus, vcpus_used, memory_mib, memory_mib_used, disk_bytes, disk_bytes_used,
+        ) in nodes.values_list(
+            "uid", "pulse__status", "scheduling_enabled", "hypervisors", "arch",
+            "vcpus", "room__vcpus_used", "memory_mib", "room__memory_mib_used", "disk_bytes", "room__disk_bytes_used",
+        )
+        if not wanted or uid in wanted
+    ]  # fmt: skip
 
 
 def place(need: Need, *, only: str = "") -> Node:
     """Choose a node and take the room there, in the caller's transaction. Raises NoRoom.
 
-    A candidate lost to someone faster means the next one.
+    A candidate lost to someone faster means the next one; so does one that somebody places on at this moment, until
+    only such are left.
     """
-    for candidate in rank(candidates([only] if only else []), need):
-        node = Node.objects.get(uid=candidate.uid)
-        if _take(node, need):
-            return node
+    ranked = rank(candidates([only] if only else []), need)
+    for wait in (False, True):
+        for candidate in ranked:
+            if _take(candidate.uid, need, wait=wait):
+                return Node.objects.get(uid=candidate.uid)
     raise NoRoom("No room: other requests took the last fitting node a moment ago; try again.")
+
+
+def _take(uid: str, need: Need, *, wait: bool) -> bool:
+    """One UPDATE of the room's own row: no lock stays on a node that is too full, so two placements cannot deadlock."""
+    roomy = NodeRoom.objects.filter(
+        node__uid=uid,
+        vcpus_used__lte=F("node__vcpus") - need.vcpus,
+        memory_mib_used__lte=F("node__memory_mib") - need.memory_mib,
+        disk_bytes_used__lte=F("node__disk_bytes") - need.disk_bytes,
+    ).select_for_update(of=("self",), skip_locked=not wait)
+    return claim(
+        NodeRoom.objects.filter(pk__in=roomy.values("pk")),
+        vcpus_used=F("vcpus_used") + need.vcpus,
+        memory_mib_used=F("memory_mib_used") + need.memory_mib,
+        disk_bytes_used=F("disk_bytes_used") + need.disk_bytes,
+    )
 
 
 def take(node: Node, *, vcpus: int = 0, memory_mib: int = 0, disk_bytes: int = 0) -> None:
     """Take room on this very node, for what is there already, in the caller's transaction. Raises NoRoom."""
-    if not _take(node, Need("", "", vcpus, memory_mib, disk_bytes)):
+    if not _take(node.uid, Need("", "", vcpus, memory_mib, disk_bytes), wait=True):
         require(node, vcpus=vcpus, memory_mib=memory_mib, disk_bytes=disk_bytes)
         raise NoRoom(f"No room: others took the room on {node} a moment ago; try again.")
 
@@ -62,22 +86,6 @@ def require(node: Node, *, vcpus: int = 0, memory_mib: int = 0, disk_bytes: int 
     ]
     if wants := " and ".join(words for lacks, words in lacking if lacks):
         raise NoRoom(f"No room: {node} has not {wants} left.")
-
-
-def _take(node: Node, need: Need) -> bool:
-    """One UPDATE of the room's own row: no lock stays on a node that is too full, so two placements cannot deadlock."""
-    room = NodeRoom.objects.filter(
-        pk=node.pk,
-        vcpus_used__lte=node.vcpus - need.vcpus,
-        memory_mib_used__lte=node.memory_mib - need.memory_mib,
-        disk_bytes_used__lte=node.disk_bytes - need.disk_bytes,
-    )
-    return claim(
-        room,
-        vcpus_used=F("vcpus_used") + need.vcpus,
-        memory_mib_used=F("memory_mib_used") + need.memory_mib,
-        disk_bytes_used=F("disk_bytes_used") + need.disk_bytes,
-    )
 
 
 def give_back(node: Node, *, vcpus: int = 0, memory_mib: int = 0, disk_bytes: int = 0) -> None:

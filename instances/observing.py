@@ -10,6 +10,7 @@ import structlog
 from django.db import transaction
 from django.db.models.functions import Now
 
+from core.claim import claim
 from core.errors import Conflict, Refusal
 from hypervisor import local
 from hypervisor.contract import Observation, Observed, Transient
@@ -30,8 +31,14 @@ DRAIN_GRACE_S = 60
 DRAIN_LOOK_S = 0.5
 
 
+# Running, or on the way to it: a guest that is seen to run then is no news.
+_MAY_RUN = frozenset({InstanceState.RUNNING, InstanceState.STARTING})
+
+
 def seen(node: Node, look: Observation) -> None:
     """One guest of this node changed, or was found different."""
+    if _is_as_expected(node, look):
+        return
     instance = Instance.objects.on_node(node).filter(uid=look.uid).first()
     if instance is None:
         stray_watch.seen(node, look.uid)
@@ -44,6 +51,14 @@ def seen(node: Node, look: Observation) -> None:
         engine.observed(instance, InstanceState.RUNNING, frm=frozenset({InstanceState.HALTED}), evidence=evidence)
     elif look.state in ENDED:
         _ended(node, instance, look)
+
+
+def _is_as_expected(node: Node, look: Observation) -> bool:
+    """Most looks tell what an operation of ours has just done; those are written at once, and nothing follows."""
+    if look.state is not Observed.RUNNING:
+        return False
+    running = Instance.objects.on_node(node).filter(uid=look.uid, state__in=_MAY_RUN)
+    return claim(running, observed=look.state.value, observed_reason=look.reason[:255], observed_at=Now())
 
 
 def _contradicts(instance: Instance, look: Observation) -> bool:

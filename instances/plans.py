@@ -20,11 +20,11 @@ NO_BYTE_S = 60  # a copy without a byte for this long has failed
 
 
 def _root(instance: Instance) -> VolumeAttachment:
-    return instance.attachments.select_related("volume").get(boot=True)
+    return next(link for link in instance.attachments.all() if link.boot)
 
 
 def _networks(instance: Instance) -> dict[str, Any]:
-    uids = sorted(set(instance.vifs.values_list("network__uid", flat=True)))
+    uids = sorted({vif.network.uid for vif in instance.vifs.all()})
     return {"hypervisor": instance.hypervisor, "networks": uids}
 
 

@@ -65,7 +65,8 @@ def launch_instance(
         _insert(instance)
         _give_vif(instance)
         _give_root_volume(instance, size_bytes)
-        operation = engine.begin(LAUNCH, instance, requested_by=requested_by)
+        instance = Instance.objects.with_parts().get(pk=instance.pk)
+        operation = engine.begin_at_birth(LAUNCH, instance, requested_by=requested_by)
     return instance, operation
 
 

@@ -85,7 +85,7 @@ def _verb(name: str, frm: set[str], to: str, plan: Any = None, **rest: Any) -> V
 
 #                 name         from                              to            plan
 LAUNCH = _verb(
-    "launch", {S.SCHEDULING}, S.RUNNING, plans.launch, cancelled_to=S.TERMINATED, on_end=_end_launch, offered=False
+    "launch", {S.SCHEDULING}, S.RUNNING, plans.launch, cancelled_to=S.TERMINATED, on_stopped=_end_launch, offered=False
 )
 POWERON = _verb(
     "poweron",

@@ -11,15 +11,23 @@ from core.errors import Conflict
 from networks.models import Lease, Network
 
 TRIES = 50
+TRIES_AT_RANDOM = 5
+ROOMY = 1024  # addresses
 
 
 def lease(network: Network, *, holder: str, hostname: str) -> Lease:
-    """The lowest free IPv4 address and a random MAC of QEMU's range. Conflict "no_address" when the network is full."""
-    for _ in range(TRIES):
+    """A free IPv4 address and a random MAC of QEMU's range. Conflict "no_address" when the network is full.
+
+    The lowest; in a roomy network first some at random, for there many who ask at once would wait for each other.
+    """
+    for number in range(TRIES):
+        at_random = number < TRIES_AT_RANDOM and usable_addresses(network) > ROOMY
+
         try:
             with transaction.atomic():
+                ipv4 = _any(network) if at_random else _lowest_free(network)
                 return Lease.objects.create(
-                    network=network, ipv4=_lowest_free(network), mac=_random_mac(), hostname=hostname, holder=holder
+                    network=network, ipv4=ipv4, mac=_random_mac(), hostname=hostname, holder=holder
                 )
         except IntegrityError:
             continue
@@ -51,6 +59,14 @@ def _lowest_free(network: Network) -> str:
         if str(address) not in taken:
             return str(address)
     raise Conflict(f"{network} has no free address left.", code="no_address")
+
+
+def _any(network: Network) -> str:
+    addresses = ipaddress.IPv4Network(network.ipv4_network)
+    while True:
+        address = addresses[secrets.randbelow(addresses.num_addresses - 2) + 1]
+        if str(address) != str(network.gateway):
+            return str(address)
 
 
 def _random_mac() -> str:

@@ -54,6 +54,31 @@ def begin(
     raise again
 
 
+def begin_at_birth(verb: Verb, subject: Any, *, requested_by: str, params: dict[str, Any] | None = None) -> Operation:
+    """Begin the first operation of a row that the caller's transaction has just made, with all that its plan moves.
+
+    Nobody else can hold or change what nobody else can see yet, so nothing is looked at, locked or refused.
+    """
+    operation = _asked(verb, subject, requested_by, params or {}, None)
+    operation.save(force_insert=True)
+    verb.on_begin(subject, operation)
+    plan = verb.plan(subject, operation.params)
+    OperationSubject.objects.bulk_create(
+        OperationSubject(operation=operation, kind=row.KIND, uid=row.uid, hold=Hold.OPEN)
+        for row in (subject, *plan.also)
+    )
+    note_of(operation, "requested", f"{requested_by} asked for {verb.name} of {subject.uid}")
+    first, *_ = steps = _steps(operation, plan)
+    first.state, first.queued_at, first.rung_at = StepState.QUEUED, operation.created_at, operation.created_at
+    operation.steps_in_order = Step.objects.bulk_create(steps)
+    move(first.moves)
+    begun = {uid: state for _, uid, state in first.moves}
+    for row in (subject, *plan.also):
+        row.state = begun.get(row.uid, row.state)
+    _ring_on_commit(bell_of(first))
+    return operation
+
+
 class _Overtaken(Conflict):
     """Who holds the subject changed while we looked: look again."""
 
@@ -62,16 +87,7 @@ class _Overtaken(Conflict):
 
 
 def _begin_once(verb: Verb, subject: Any, requested_by: str, params: dict[str, Any], account: Any) -> Operation:
-    operation = Operation(
-        account=account or getattr(subject, "account", None),
-        verb=verb.full_name,
-        subject_kind=subject.KIND,
-        subject_uid=subject.uid,
-        params=params,
-        requested_by=requested_by,
-        request_id=logs.request_id(),
-        began_in=subject.state,
-    )
+    operation = _asked(verb, subject, requested_by, params, account)
     with transaction.atomic():
         holder = holder_of(subject.uid)
         supersedes = holder is not None and verb.supersedes(operation.params, holder.verb)
@@ -88,6 +104,19 @@ def _begin_once(verb: Verb, subject: Any, requested_by: str, params: dict[str, A
     subject.refresh_from_db()
     operation.refresh_from_db()
     return operation
+
+
+def _asked(verb: Verb, subject: Any, requested_by: str, params: dict[str, Any], account: Any) -> Operation:
+    return Operation(
+        account=account or getattr(subject, "account", None),
+        verb=verb.full_name,
+        subject_kind=subject.KIND,
+        subject_uid=subject.uid,
+        params=params,
+        requested_by=requested_by,
+        request_id=logs.request_id(),
+        began_in=subject.state,
+    )
 
 
 def holder_of(uid: str) -> Operation | None:
@@ -140,7 +169,20 @@ def _activate(operation: Operation, verb: Verb, row: Any) -> None:
     plan: Plan = verb.plan(row, operation.params)
     for subject in plan.also:
         _hold(operation, subject)
-    steps = [
+    steps = _steps(operation, plan)
+    carried = resuming.carry_over(operation, steps)
+    Step.objects.bulk_create(steps)
+    for step in carried:  # their subjects come to where these steps had left them
+        move(step.moves)
+        settle(step.settles)
+    if operation.state == OperationState.WAITING:
+        operation.state = OperationState.QUEUED
+        operation.save(update_fields=["state"])
+    _ring_on_commit(advance(operation))
+
+
+def _steps(operation: Operation, plan: Plan) -> list[Step]:
+    return [
         Step(
             operation=operation,
             position=position,
@@ -156,15 +198,6 @@ def _activate(operation: Operation, verb: Verb, row: Any) -> None:
         )
         for position, planned in enumerate(plan.steps, start=1)
     ]
-    carried = resuming.carry_over(operation, steps)
-    Step.objects.bulk_create(steps)
-    for step in carried:  # their subjects come to where these steps had left them
-        move(step.moves)
-        settle(step.settles)
-    if operation.state == OperationState.WAITING:
-        operation.state = OperationState.QUEUED
-        operation.save(update_fields=["state"])
-    _ring_on_commit(advance(operation))
 
 
 def _hold(operation: Operation, subject: Any) -> None:
@@ -346,20 +379,24 @@ def _goes(step: Step, ending: str, operation: Operation) -> bool:
 
 
 def _finish(operation: Operation, state: str) -> Bell | None:
-    model = register.nouns[operation.subject_kind].model
-    row = model.objects.select_for_update().filter(uid=operation.subject_uid).first()
     operation.state = state
-    if row is not None:
-        _settle_subjects(operation, row)
+    became = _settle_subjects(operation)
     Operation.objects.filter(pk=operation.pk).update(state=state, ended_at=Now(), held=operation.held)
     OperationSubject.objects.filter(operation=operation).update(hold=Hold.CLOSED)
-    note_of(operation, state, _last_words(operation, row))
+    note_of(operation, state, _last_words(operation, became))
     _begin_successor(operation)
     return None
 
 
-def _settle_subjects(operation: Operation, row: Any) -> None:
+def _settle_subjects(operation: Operation) -> str | None:
+    """Put the main subject, and those beside it, into the states of the end; returns its own, None: it is gone."""
     verb = register.verb_named(operation.verb)
+    rows = register.nouns[operation.subject_kind].model.objects.filter(uid=operation.subject_uid)
+    if operation.state == OperationState.DONE and verb.ends_quietly:
+        return verb.to if claim(rows, state=verb.to, error=None) else None
+    row = rows.select_for_update().first()
+    if row is None:
+        return None
     if operation.state == OperationState.DONE:
         row.state, row.error = verb.to, None
     elif not operation.superseded_by and _never_began(operation, row):
@@ -373,6 +410,9 @@ def _settle_subjects(operation: Operation, row: Any) -> None:
         _give_up_others(list(held), row)
     row.save(update_fields=["state", "error"])
     verb.on_end(row, operation)
+    if operation.state != OperationState.DONE:
+        verb.on_stopped(row, operation)
+    return row.state
 
 
 def _never_began(operation: Operation, row: Any) -> bool:
@@ -410,10 +450,10 @@ def _give_up_others(held: list[OperationSubject], main: Any) -> None:
             model.objects.filter(uid=subject.uid, state__in=model.MOVING).update(state=ERROR, error=main.error)
 
 
-def _last_words(operation: Operation, row: Any) -> str:
+def _last_words(operation: Operation, became: str | None) -> str:
     if operation.state == OperationState.CANCELLED:
         return f"cancelled: {operation.cancel_reason}"
-    now = f"{row.uid} is {row.state}" if row is not None else f"{operation.subject_uid} is not known any more"
+    now = f"{operation.subject_uid} is {became or 'not known any more'}"
     if operation.state == OperationState.DONE:
         return now
     return f"{now}: {(operation.error or {}).get('message', 'no reason was given')}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils.functional import cached_property
 
 from core.rows import Row
 from operations.querysets import OperationQuerySet
@@ -46,6 +47,11 @@ class Operation(Row):
             models.Index(fields=["ended_at"], name="operation_open", condition=Q(ended_at=None)),
             models.Index(fields=["id"], name="operation_untallied", condition=Q(ended_at__isnull=False, tallied=False)),
         ]
+
+    @cached_property
+    def steps_in_order(self) -> list[Step]:
+        """The first one first; read once."""
+        return sorted(self.steps.all(), key=lambda step: step.position)
 
 
 class OperationSubject(models.Model):

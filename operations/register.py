@@ -25,7 +25,8 @@ class Verb:
 
     `frm`: settled states it may begin from. `plan(subject, params)` is computed when the operation begins.
     `supersedes(params, open_verb)`: may it end the operation that holds the subject?
-    `on_begin` and `on_end` change the noun's own columns within the engine's transaction.
+    `on_begin`, `on_end` and `on_stopped` (only when it failed or was cancelled) change the noun's own columns within
+    the engine's transaction.
     `resumes`: goes on with the operation that left the subject in error, whose verb says plan and states.
     """
 
@@ -39,9 +40,15 @@ class Verb:
     supersedes: Callable[[dict[str, Any], str], bool] = _never
     on_begin: Callable[[Any, Any], None] = _nothing
     on_end: Callable[[Any, Any], None] = _nothing
+    on_stopped: Callable[[Any, Any], None] = _nothing
     resumes: bool = False
     offered: bool = True  # False: part of no door, begun by the system
     says: str = ""  # what an offered verb does, as the end of a sentence
+
+    @property
+    def ends_quietly(self) -> bool:
+        """When it is done, its subject changes its state and nothing else."""
+        return self.on_end is _nothing
 
     @property
     def full_name(self) -> str:

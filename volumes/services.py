@@ -67,7 +67,7 @@ def import_image(
     with transaction.atomic():
         stored = BackupObject.objects.create(account=account, storage=_storage(), name=name, format=format)
         image = Image.objects.create(account=account, backup_object=stored, name=name, **facts)
-        operation = engine.begin(
+        operation = engine.begin_at_birth(
             IMPORT,
             image,
             requested_by=requested_by,

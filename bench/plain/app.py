@@ -6,9 +6,9 @@ import time
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "bench.plain.settings")
 
-from celery import Celery, chain  # noqa: E402 - needs the settings
+from celery import Celery, chain
 
-from core.stack import read_stack  # noqa: E402
+from core.stack import read_stack
 
 REDIS = f"{read_stack()['redis_url']}?virtual_host=1"
 STEPS = 4  # as many as a launch has

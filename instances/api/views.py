@@ -40,20 +40,22 @@ class InstanceViewSet(ListModelMixin, RetrieveModelMixin, AccountScopedViewSet):
         asked = LaunchInput(data=request.data)
         asked.is_valid(raise_exception=True)
         wish = dict(asked.validated_data)
-        wish["image"] = find(Image.objects.all(), wish["image"], noun="image", request=request, field="image")
+        wish["image"] = find(
+            Image.objects.select_related("backup_object"), wish["image"], noun="image", request=request, field="image"
+        )
         keys = SshKeyPair.objects.all()
         wish["ssh_keys"] = tuple(
             find(keys, uid, noun="ssh key pair", request=request, field="ssh_keys") for uid in wish["ssh_keys"]
         )
         wish["node"] = self._node(wish["node"])
         instance, operation = services.launch_instance(self.access.account, **wish, requested_by=self.access.who)
-        return self._accepted(instance, operation)
+        return _accepted(instance, operation)
 
     def poweroff(self, request: Request, uid: str) -> Response:
         asked = PoweroffInput(data=request.data)
         asked.is_valid(raise_exception=True)
         instance = self.get_object()
-        return self._accepted(
+        return self._begun(
             instance, services.poweroff_instance(instance, requested_by=self.access.who, **asked.validated_data)
         )
 
@@ -79,11 +81,10 @@ class InstanceViewSet(ListModelMixin, RetrieveModelMixin, AccountScopedViewSet):
     def _plain_verb(self, request: Request, service: Any) -> Response:
         NothingInput(data=request.data).is_valid(raise_exception=True)
         instance = self.get_object()
-        return self._accepted(instance, service(instance, requested_by=self.access.who))
+        return self._begun(instance, service(instance, requested_by=self.access.who))
 
-    def _accepted(self, instance: Instance, operation: Operation) -> Response:
-        fresh = self.rows.get(pk=instance.pk)
-        return accepted(InstanceSerializer(fresh).data, operation)
+    def _begun(self, instance: Instance, operation: Operation) -> Response:
+        return _accepted(self.rows.get(pk=instance.pk), operation)
 
     def _node(self, uid: str) -> Node | None:
         if not uid:
@@ -94,6 +95,10 @@ class InstanceViewSet(ListModelMixin, RetrieveModelMixin, AccountScopedViewSet):
         if node is None:
             raise NotFound(f"There is no node {uid}.", code="not_found", field="node")
         return node
+
+
+def _accepted(instance: Instance, operation: Operation) -> Response:
+    return accepted(InstanceSerializer(instance, context={"holders": {instance.uid: operation}}).data, operation)
 
 
 def _last_bytes(request: Request) -> int:

@@ -97,23 +97,17 @@ class StorySerializer(OperationSerializer):
         return [{"kind": subject.kind, "id": subject.uid} for subject in operation.subjects.order_by("id")]
 
     def get_steps(self, operation: Operation) -> list[dict[str, Any]]:
-        return [step_document(step) for step in _steps(operation)]
+        return [step_document(step) for step in operation.steps_in_order]
 
     def get_events(self, operation: Operation) -> list[dict[str, Any]]:
         return event_documents(Event.objects.filter(operation_uid=operation.uid).order_by("id"))
-
-
-def _steps(operation: Operation) -> list[Step]:
-    if not hasattr(operation, "steps_in_order"):
-        operation.steps_in_order = sorted(operation.steps.all(), key=lambda step: step.position)
-    return operation.steps_in_order
 
 
 def _waiting(operation: Operation) -> Step | None:
     """The step that is in hand or next."""
     if operation.ended_at is not None:
         return None
-    return next((step for step in _steps(operation) if step.ended_at is None and step.queued_at), None)
+    return next((step for step in operation.steps_in_order if step.ended_at is None and step.queued_at), None)
 
 
 def event_documents(events: Any) -> list[dict[str, Any]]:

@@ -19,6 +19,11 @@ pytestmark = pytest.mark.usefixtures("committed_db")
 NEED = Need(hypervisor="fake", arch="x86_64", vcpus=1, memory_mib=100, disk_bytes=1000)
 
 
+def place(need, **rest):
+    with transaction.atomic():
+        return rooms.place(need, **rest)
+
+
 def room_of(node):
     room = NodeRoom.objects.get(node=node)
     return room.vcpus_used, room.memory_mib_used, room.disk_bytes_used
@@ -41,7 +46,7 @@ def at_once(count, work):
 
 def test_placing_takes_room_and_giving_back_returns_it():
     node = datacenter.node()
-    assert rooms.place(NEED) == node
+    assert place(NEED) == node
     assert room_of(node) == (1, 100, 1000)
     rooms.give_back(node, vcpus=1, memory_mib=100, disk_bytes=1000)
     assert room_of(node) == (0, 0, 0)
@@ -50,7 +55,7 @@ def test_placing_takes_room_and_giving_back_returns_it():
 def test_room_goes_with_the_transaction_that_took_it():
     node = datacenter.node()
     with pytest.raises(RuntimeError), transaction.atomic():
-        rooms.place(NEED)
+        place(NEED)
         raise RuntimeError
     assert room_of(node) == (0, 0, 0)
 
@@ -59,26 +64,26 @@ def test_only_the_named_node_is_asked_when_one_is_named():
     datacenter.node("big")
     small = datacenter.node("small", memory_mib=50)
     with pytest.raises(NoRoom, match="'memory' refused the only node"):
-        rooms.place(NEED, only=small.uid)
+        place(NEED, only=small.uid)
 
 
 def test_an_offline_node_takes_nothing():
     node = datacenter.node()
     NodePulse.objects.filter(node=node).update(status="offline")
     with pytest.raises(NoRoom, match="'online'"):
-        rooms.place(NEED)
+        place(NEED)
 
 
 def test_sixteen_at_once_never_take_more_than_there_is():
     node = datacenter.node(memory_mib=500)
 
-    def place(number):
+    def try_to_place(number):
         try:
-            return rooms.place(NEED)
+            return place(NEED)
         except NoRoom:
             return None
 
-    placed = at_once(16, place)
+    placed = at_once(16, try_to_place)
     assert len([one for one in placed if one]) == 5
     assert room_of(node) == (5, 500, 5000)
 
@@ -87,13 +92,21 @@ def test_a_candidate_lost_to_someone_faster_means_the_next_one():
     """Two nodes, each filled by transactions that stay open for a while: nobody deadlocks, nobody is refused early."""
     nodes = [datacenter.node(name, memory_mib=400) for name in ("one", "two")]
 
-    def place(number):
+    def try_to_place(number):
         try:
             with transaction.atomic():
-                return rooms.place(NEED).name
+                return place(NEED).name
         except NoRoom:
             return None
 
-    placed = at_once(16, place)
+    placed = at_once(16, try_to_place)
     assert sorted(name for name in placed if name) == ["one"] * 4 + ["two"] * 4
     assert [room_of(node) for node in nodes] == [(4, 400, 4000)] * 2
+
+
+def test_a_node_that_somebody_places_on_is_passed_over_while_another_one_fits():
+    busy, free = datacenter.node("busy", memory_mib=2000), datacenter.node("free", memory_mib=1000)
+    with transaction.atomic():
+        assert rooms.place(NEED) == busy, "it has the most room"
+        [other] = at_once(1, lambda number: place(NEED))
+        assert other == free, "and nobody waited for the one that is being placed on"

@@ -14,8 +14,8 @@ CHUNK = 65536
 class CuttingProxy:
     """Listens in `folder` under the name of PostgreSQL's own socket `server`.
 
-    `cuts` has one word for each COMMIT and each claim (which commits by itself) to come: "before": the line is cut before the server has it, "after": before
-    its answer comes back, "": not at all. When it is empty nothing is cut.
+    `cuts` has one word for each COMMIT and each claim (which commits by itself) to come: "before": the line is cut
+    before the server has it, "after": before its answer comes back, "": not at all. When it is empty nothing is cut.
     """
 
     def __init__(self, folder: Path, server: Path) -> None:
