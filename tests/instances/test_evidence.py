@@ -32,7 +32,7 @@ def see(world, instance, state):
 @pytest.fixture
 def lost_start(world, bells, monkeypatch):
     """A launch whose worker died as it started the guest, on a lane that does not come back: (instance, operation)."""
-    monkeypatch.setattr(protocol, "_goes_on_inline", lambda run, node, lane: False))
+    monkeypatch.setattr(protocol, "_goes_on_inline", lambda run, node, lane: False)
     instance, operation = world.launch()
     for _ in range(3):
         protocol.run_step(*bells.pop(0))
