@@ -359,6 +359,11 @@ class DataCenter:
         """Run a command in the mount namespace of the stack."""
         subprocess.run(["nsenter", f"--mount={self.stack.run_dir}/ns/mnt", "--", *words], check=True)
 
+    def python_inside(self, statements: str) -> None:
+        """Run our own code as a process of the node would: in the mount namespace of the stack."""
+        command = ["nsenter", f"--mount={self.stack.run_dir}/ns/mnt", f"--wdns={CLONE}", "--"]
+        subprocess.run([*command, sys.executable, "-c", statements], check=True, env=self.stack.environment())
+
 
 def _is_init(pid: int) -> bool:
     status = Path(f"/proc/{pid}/status").read_text()
