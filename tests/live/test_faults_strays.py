@@ -152,7 +152,7 @@ def test_a_guest_that_is_started_behind_our_back_is_running_with_an_event(
 ):
     guest = guests[kind]
     definition = data_center.scratch / f"{guest.id}.xml"
-    definition.write_text(data_center.virsh(kind, "dumpxml", guest.id).stdout)
+    definition.write_text(data_center.virsh(kind, "dumpxml", "--inactive", guest.id).stdout)
     data_center.done(data_center.api.verb(guest.id, "poweroff", timeout_s=30))
     if kind == "lxc":
         show_root(data_center, guest)

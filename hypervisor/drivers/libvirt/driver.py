@@ -223,6 +223,8 @@ class LibvirtDriver(ABC):
 
     def _remembered(self, uid: str) -> Observation:
         """What the notes say of a guest that libvirt does not run."""
+        if not self.notes.knows(uid):  # nobody's, or a guest of the other driver on this node
+            return Observation(uid, Observed.ABSENT)
         if (ended := self.notes.end_of(uid)) is not None:
             return ended
         if not self.notes.has_begun(uid):
