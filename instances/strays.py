@@ -27,7 +27,8 @@ def strays_of(node: Node) -> list[Stray]:
 
 def stray_named(node: Node, name: str) -> Stray:
     """The stray of this name, "i-…", "vol-…" or "st-…"; NotFound and Conflict say what is known instead."""
-    stray = Stray.objects.select_related("node").filter(node=node).filter(Q(name=name) | Q(uid=name)).first()
+    there = Stray.objects.filter(node=node).exclude(state__in=GONE).select_related("node")
+    stray = there.filter(Q(name=name) | Q(uid=name)).first()
     if stray is not None:
         return stray
     if Instance.objects.on_node(node).filter(uid=name).exists():

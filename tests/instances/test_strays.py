@@ -164,6 +164,13 @@ def test_an_adopted_guest_is_an_instance_as_it_was_seen(world, appear, bells, se
     assert not Stray.objects.exists()
 
 
+def test_what_was_adopted_is_no_stray_any_more_from_that_moment(world, appear, bells):
+    adopt(world, appear())
+    bells.answer()
+    with pytest.raises(Conflict, match="is an instance of .*, no stray"):
+        strays.stray_named(world.node, NAME)
+
+
 def test_an_adopted_guest_is_powered_off_and_terminated_like_any_other(world, appear, bells):
     adopt(world, appear())
     bells.answer()
