@@ -167,7 +167,7 @@ def test_an_adopted_guest_is_an_instance_as_it_was_seen(world, appear, bells, se
 def test_what_was_adopted_is_no_stray_any_more_from_that_moment(world, appear, bells):
     adopt(world, appear())
     bells.answer()
-    with pytest.raises(Conflict, match="is an instance of .*, no stray"):
+    with pytest.raises(Conflict, match=r"is an instance of .*, no stray"):
         strays.stray_named(world.node, NAME)
 
 
