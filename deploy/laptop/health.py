@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import shutil
 import socket
 import time
@@ -99,14 +100,25 @@ def why(stack: Stack, content: dict[str, Any], program: str, info: dict[str, Any
 
 
 def last_words(stack: Stack, program: str) -> str:
-    """The last line that the program wrote."""
+    """The last line that the program wrote, in words also where it is JSON."""
     try:
         with stack.log(program).open("rb") as file:
             file.seek(max(0, stack.log(program).stat().st_size - LOG_TAIL_BYTES))
             lines = file.read().decode(errors="replace").strip().splitlines()
     except FileNotFoundError:
         return ""
-    return lines[-1].strip() if lines else ""
+    return _in_words(lines[-1].strip()) if lines else ""
+
+
+def _in_words(line: str) -> str:
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return line
+    if not isinstance(said, dict) or "event" not in said:
+        return line
+    cause = said.get("error") or said.get("exception", "").strip().rpartition("\n")[2]
+    return f"{said['event']}: {cause}" if cause else said["event"]
 
 
 def taken_port(stack: Stack, port: int) -> str:

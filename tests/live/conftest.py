@@ -20,7 +20,7 @@ logging.getLogger("httpx").setLevel(logging.WARNING)  # these tests poll
 
 LOGS = ("web", "control", "sweep", "node-observer", "node-ops", "node-bulk")
 TAIL_LINES = 20
-DULL = re.compile(r"status=20\d$|^ ?[-*]|^ +\.>|^\s*$")
+DULL = re.compile(r'"status": 20\d')
 USER_DATA = """\
 #!/bin/sh
 echo ran >>/root/user-data-ran
