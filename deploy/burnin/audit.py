@@ -169,7 +169,7 @@ def trash_entries() -> Iterator[Finding]:
         if missing:
             yield Finding("trash", entry.name, f"lacks {', '.join(missing)}")
     for path in _files(local.node_dir() / "trash"):
-        if not (path / "entry.json").is_file() and path.is_dir() and path.name != ".emptied":
+        if path.is_dir() and not path.name.startswith(".") and not (path / "entry.json").is_file():
             yield Finding("trash", path.name, "has no entry.json")
 
 

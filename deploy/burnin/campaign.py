@@ -81,8 +81,9 @@ def _campaign(stack: Stack, content: dict[str, Any], disk: VolumeDisk, schedule:
     record, door = Record(content), open_door(stack, content)
     with _proxy(content) as proxy:
         manifest = {facts["hypervisor"]: facts for facts in build_images(GUESTS, print)["images"]}
-        workload = Workload(door, _register(door, manifest, schedule), _imports(proxy, manifest, schedule))
-        record.rows("UPDATE hypervisor_node SET files_url = %s", proxy.url)
+        node = next(row["id"] for row in door.get("nodes", limit=200)["items"] if "kvm" in row["hypervisors"])
+        workload = Workload(door, node, _register(door, manifest, schedule), _imports(proxy, manifest, schedule))
+        record.rows("UPDATE hypervisor_node SET files_url = %s WHERE uid = %s", proxy.url, node)
         stop = threading.Event()
         faults = Faults(stack, content, proxy, disk, stop)
         _play(schedule, workload, faults, stop)

@@ -12,7 +12,8 @@ QUIET_START_S = 3.0
 # Guests at the same time, by hypervisor: what two cores can carry.
 PLACES = {"kvm": 3, "lxc": 6, "fake": 20}
 SHARES = {"kvm": 2, "lxc": 4, "fake": 4}  # of the deeds
-IMPORT_SHARE = 0.04
+OTHERS = ("import", "restore")  # what is asked for now and then, of no instance
+OTHERS_SHARE = 0.08
 VERBS = ("poweroff", "poweron", "terminate", "retry")
 WEIGHTS = (6, 6, 4, 3)
 BROKEN_OFF = ("cancel", "terminate", "poweroff", "nothing", "nothing")  # what may befall an instance that is busy
@@ -45,7 +46,7 @@ class Deed:
     """
 
     at_s: float
-    place: str  # "lxc-3": the fourth instance place for containers; "import": an image is imported
+    place: str  # "lxc-3": the fourth place for a container; or one of OTHERS
     wishes: tuple[str, ...]
     broken_off: str
     draw: float
@@ -94,8 +95,8 @@ def _deeds(dice: random.Random, length_s: float) -> Iterator[Deed]:
             return
         hypervisor = dice.choices(list(SHARES), list(SHARES.values()))[0]
         place = f"{hypervisor}-{dice.randrange(PLACES[hypervisor])}"
-        if dice.random() < IMPORT_SHARE:
-            place = "import"
+        if dice.random() < OTHERS_SHARE:
+            place = dice.choice(OTHERS)
         yield Deed(at_s, place, _in_random_order(dice), dice.choice(BROKEN_OFF), dice.random())
 
 

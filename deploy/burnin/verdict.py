@@ -17,7 +17,9 @@ STEPS = """
     SELECT operation.uid AS operation, step.task, step.state, step.attempts
       FROM operations_step AS step JOIN operations_operation AS operation ON operation.id = step.operation_id
 """
-SUBJECTS = "SELECT uid FROM instances_instance UNION ALL SELECT uid FROM volumes_image"
+SUBJECTS = """
+    SELECT uid FROM instances_instance UNION ALL SELECT uid FROM volumes_image UNION ALL SELECT uid FROM volumes_volume
+"""
 OBJECTS = "SELECT uid, sha256 FROM volumes_backupobject WHERE sha256 <> ''"
 IMPORTS = """
     SELECT operation.params ->> 'url' AS url, stored.uid

@@ -48,13 +48,14 @@ class Place:
 
 
 class Workload:
-    """`images`: ids by hypervisor. `imports`: what `POST images` takes, one after the other."""
+    """`node`: whose trash is restored. `images`: ids by hypervisor. `imports`: what `POST images` takes, in turn."""
 
-    def __init__(self, door: Door, images: dict[str, list[str]], imports: list[dict[str, Any]]) -> None:
+    def __init__(self, door: Door, node: str, images: dict[str, list[str]], imports: list[dict[str, Any]]) -> None:
         self.door = door
+        self.node = node
         self.images = images
         self.asked: list[Asked] = []
-        self.outcomes: Counter[str] = Counter()  # accepted, refused, unanswered, skipped
+        self.outcomes: Counter[str] = Counter()  # accepted, cancelled, refused, unanswered, skipped
         self._imports = imports
         self._imported: list[str] = []
         self._places: dict[str, Place] = {}
@@ -66,7 +67,13 @@ class Workload:
             self.outcomes["skipped"] += 1  # an earlier request of this place still waits for its answer
             return
         try:
-            self._import() if deed.place == "import" else self._do(place, deed)
+            match deed.place:
+                case "import":
+                    self._import()
+                case "restore":
+                    self._restore(deed)
+                case _:
+                    self._do(place, deed)
         except Unanswered:
             self.outcomes["unanswered"] += 1
         except Refused:
@@ -120,9 +127,8 @@ class Workload:
     def _break_off(self, instance: dict[str, Any], deed: Deed) -> None:
         match deed.broken_off:
             case "cancel":
-                document = self.door.post(f"operations/{instance['operation']}/cancel")
-                self.outcomes["cancels"] += 1
-                del document
+                self.door.post(f"operations/{instance['operation']}/cancel")
+                self.outcomes["cancelled"] += 1
             case "terminate":
                 self._verb(instance["id"], "terminate")
             case "poweroff":
@@ -149,6 +155,14 @@ class Workload:
         document = self.door.post("images", self._imports.pop())
         self._imported.append(document["id"])
         self._accepted("import", document)
+
+    def _restore(self, deed: Deed) -> None:
+        entries = self.door.get(f"nodes/{self.node}/trash")["items"]
+        if not entries:
+            self.outcomes["skipped"] += 1
+            return
+        entry = entries[int(deed.draw * len(entries))]["id"]
+        self._accepted("restore", self.door.post(f"nodes/{self.node}/trash/{entry}/restore"))
 
     def _accepted(self, verb: str, document: dict[str, Any]) -> None:
         self.asked.append(Asked(time.time(), verb, document["id"], document["operation"]["id"]))
