@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-DEED_EVERY_S = 0.8
+DEED_EVERY_S = 0.7
 FAULT_EVERY_S = 3.6
 QUIET_START_S = 3.0
 # Guests at the same time, by hypervisor: what two cores can carry.
@@ -20,6 +20,7 @@ BROKEN_OFF = ("cancel", "terminate", "poweroff", "nothing", "nothing")  # what m
 
 PROCESSES = ("node-ops", "node-bulk", "node-observer", "control", "sweep", "web", "files", "redis", "postgres")
 PROCESSES += ("libvirtd", "fleet-ops", "fleet-bulk", "fleet-observer")
+HAVE_LEASES = ("node-ops", "node-bulk", "node-observer", "control", "sweep", "fleet-ops", "fleet-bulk")
 # Frozen ones count more than killed ones: only a frozen worker comes back after it was given up.
 KINDS = (
     *(("kill", process) for process in (*PROCESSES, "virtlogd", "postgres backend", "web worker")),
@@ -110,14 +111,15 @@ def _faults(dice: random.Random, length_s: float) -> Iterator[Fault]:
     while at_s < length_s:
         bag = bag or dice.sample(KINDS, len(KINDS))  # each kind once before any comes again
         kind, target = bag.pop()
-        lasts_s = min(_duration(dice, kind), length_s - at_s)
+        lasts_s = min(_duration(dice, kind, target), length_s - at_s)
         yield Fault(at_s, kind, target, lasts_s, dice.random())
         at_s += dice.uniform(0.3, 1.7) * FAULT_EVERY_S
 
 
-def _duration(dice: random.Random, kind: str) -> float:
+def _duration(dice: random.Random, kind: str, target: str) -> float:
     if kind in ("kill", "flush"):
         return 0.0
     if kind == "freeze":
-        return dice.uniform(*dice.choices((SHORT_S, LONG_S, BEYOND_A_LEASE_S), (5, 3, 2))[0])
+        span = dice.choices((SHORT_S, LONG_S, BEYOND_A_LEASE_S), (5, 3, 2))[0]
+        return dice.uniform(*(span if target in HAVE_LEASES else min(span, LONG_S)))
     return dice.uniform(*LONG_S)
