@@ -56,7 +56,7 @@ class LibvirtDriver(ABC):
         self._check(spec)
         with speaking_plainly(f"starting {spec.uid}"):
             domain = self._find(spec.uid)
-            if domain is not None and domain.isActive():
+            if domain is not None and _is_active(domain):
                 return self._keep_running(spec, domain, watch)
             with ExitStack() as undo:
                 if self.notes.adopt(spec.uid):
@@ -100,7 +100,7 @@ class LibvirtDriver(ABC):
     def ensure_halted(self, spec: GuestSpec, watch: Watch, *, grace_s: float) -> Observation:
         with speaking_plainly(f"powering off {spec.uid}"):
             domain = self._find(spec.uid)
-            if domain is None or not domain.isActive():
+            if domain is None or not _is_active(domain):
                 reason = "was off"
             else:
                 with self.notes.asking(spec.uid):
@@ -116,7 +116,7 @@ class LibvirtDriver(ABC):
         while (now := time.monotonic()) < began + grace_s:
             if not _is_active(domain):
                 return "powered off when asked"
-            if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+            if _is_paused(domain):
                 break  # a paused guest hears nothing
             if now >= ask_at:
                 self._ask_to_power_off(spec, domain, watch)
@@ -138,7 +138,7 @@ class LibvirtDriver(ABC):
         with speaking_plainly(f"removing {spec.uid}"):
             watch.checkpoint()
             domain = self._find(spec.uid)
-            if domain is not None and domain.isActive():
+            if domain is not None and _is_active(domain):
                 self.notes.mark_asked(spec.uid)
                 with self._calling("destroy", spec.uid, watch=watch):
                     self._destroy(domain)
@@ -153,7 +153,7 @@ class LibvirtDriver(ABC):
     def release(self, uid: str) -> None:
         with speaking_plainly(f"clearing up after {uid}"):
             domain = self._find(uid)
-            if domain is not None and domain.isActive():
+            if domain is not None and _is_active(domain):
                 raise Permanent(f"{uid} still runs: nothing was cleared up", advice="Power it off first.")
             self.observe(uid)  # the end must be noted before the domain that tells of it goes
             self._give_back(uid)
@@ -327,6 +327,15 @@ def _ms_since(begun: float) -> float:
 def _is_active(domain: libvirt.virDomain) -> bool:
     try:
         return bool(domain.isActive())
+    except libvirt.libvirtError as error:
+        if is_gone(error):
+            return False
+        raise
+
+
+def _is_paused(domain: libvirt.virDomain) -> bool:
+    try:
+        return bool(domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED)
     except libvirt.libvirtError as error:
         if is_gone(error):
             return False

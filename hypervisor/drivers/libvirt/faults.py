@@ -42,6 +42,11 @@ def translated(error: libvirt.libvirtError, doing: str) -> Transient | Permanent
             f"{doing}: libvirtd did not answer: {said} (libvirt error {code})",
             advice="It is tried again. If it goes on: is libvirtd running, and what does its log say?",
         )
+    if code == libvirt.VIR_ERR_NO_DOMAIN:
+        return Transient(
+            f"{doing}: the guest went away meanwhile: {said} (libvirt error {code})",
+            advice="It is tried again, with a fresh look at the guest.",
+        )
     advice = next((text for mark, text in ADVICE if mark in said), "libvirtd's log on the node may say more.")
     return Permanent(f"{doing}: libvirt refused: {said} (libvirt error {code})", advice=advice)
 

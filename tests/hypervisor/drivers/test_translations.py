@@ -41,6 +41,12 @@ def test_a_refusal_is_permanent_and_carries_libvirts_words_code_and_advice() -> 
     assert "QEMU does not run as root" in refusal.value.advice
 
 
+def test_a_guest_that_went_away_between_two_calls_is_looked_at_again() -> None:
+    went_away = r"^powering off i-1: the guest went away meanwhile"
+    with pytest.raises(Transient, match=went_away), speaking_plainly("powering off i-1"):
+        raise failure(libvirt.VIR_FROM_QEMU, libvirt.VIR_ERR_NO_DOMAIN, "Domain not found")
+
+
 def test_a_refused_login_is_not_tried_again() -> None:
     with pytest.raises(Permanent), speaking_plainly("connecting"):
         raise failure(libvirt.VIR_FROM_RPC, libvirt.VIR_ERR_AUTH_FAILED, "authentication failed")
