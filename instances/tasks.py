@@ -11,8 +11,11 @@ from hypervisor.contract import Observation, Observed
 from hypervisor.reconcile import ENDED
 from instances.models import Instance
 from instances.specs import guest_spec
+from instances.states import InstanceState
+from operations import register
 from operations.models import Operation, Step
 from operations.run import StepRun
+from operations.states import OperationState
 from operations.task import step_task
 
 
@@ -55,8 +58,14 @@ def seen_running(operation: Operation, step: Step) -> str:
 
 @start_guest.undoes
 def unstart_guest(run: StepRun) -> str:
+    """Off again. A launch that was cancelled leaves nothing of its guest: the instance is terminated by it."""
     instance = _instance(run)
-    observation = local.driver(instance.hypervisor).ensure_halted(guest_spec(instance), run, grace_s=0)
+    driver, spec = local.driver(instance.hypervisor), guest_spec(instance)
+    verb = register.verb_named(run.operation.verb)
+    if run.operation.ending == OperationState.CANCELLED and verb.cancelled_to == InstanceState.TERMINATED:
+        driver.ensure_absent(spec, run)
+        return f"{instance.uid} was removed from {run.step.node}"
+    observation = driver.ensure_halted(spec, run, grace_s=0)
     return f"{instance.uid} was powered off on {run.step.node} ({observation.reason or observation.state.value})"
 
 

@@ -74,7 +74,7 @@ def test_a_cancelled_launch_whose_guest_cannot_be_stopped_gives_nothing_back(wor
         watch.pause(30)
 
     world.hypervisor.before["ensure_running"] = started_and_cancelled
-    world.hypervisor.before["ensure_halted"] = refuse
+    world.hypervisor.before["ensure_absent"] = refuse
     instance, operation = world.launch()
     bells.answer()
     assert (state_of(operation), state_of(instance)) == ("cancelled", "error")
@@ -87,6 +87,20 @@ def test_a_cancelled_launch_whose_guest_cannot_be_stopped_gives_nothing_back(wor
     terminate(instance)
     bells.answer()
     assert_nothing_left(world, instance)
+
+
+def test_a_cancelled_launch_leaves_nothing_of_the_guest_that_it_had_started(world, bells, quick):
+    def started_and_cancelled(watch):
+        world.hypervisor.guests[instance.uid] = "running"
+        cancel(operation)
+        watch.pause(30)
+
+    world.hypervisor.before["ensure_running"] = started_and_cancelled
+    instance, operation = world.launch()
+    bells.answer()
+    assert state_of(operation) == "cancelled"
+    assert_nothing_left(world, instance)
+    assert world.hypervisor.guests == {}, "neither running nor remembered as halted"
 
 
 def test_retry_starts_the_guest_on_the_disk_that_is_there(world, bells):
