@@ -435,7 +435,7 @@ def _reason(operation: Operation, row: Any) -> dict[str, Any] | None:
     return {
         "class": "Cancelled",
         "message": "; ".join([f"{what} was cancelled: {operation.cancel_reason}", *operation.held]),
-        "advice": f"What was begun may be half done; possible now: {', '.join(possible) or 'nothing'}.",
+        "advice": f"Possible now: {', '.join(possible)}." if possible else "Begin anew what is still wanted.",
         "step": "",
         "place": "",
         "operation": operation.uid,

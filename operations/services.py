@@ -19,8 +19,6 @@ def cancel_operation(operation: Operation, *, requested_by: str) -> Operation:
             f"{operation.uid} ended as {operation.state} at {operation.ended_at:%Y-%m-%d %H:%M:%S} UTC; "
             "there is nothing to cancel.",
             code="operation_ended",
-            operation=operation.uid,
             state=operation.state,
-            allowed_verbs=[],
         )
     return operation

@@ -68,7 +68,7 @@ def _head(page: Page, operation: Item) -> None:
     if operation.get("waiting_for"):
         page.field("waiting for", word(operation["waiting_for"]), style="yellow")
     if operation.get("resumes"):
-        page.field("goes on with", word(operation["resumes"]))
+        page.field("resumes", word(operation["resumes"]))
     moved = [f"{word(one.get('kind'))} {word(one.get('id'))}" for one in operation.get("subjects") or [subject]]
     page.field("moves", ", ".join(moved))
 
@@ -149,8 +149,8 @@ def _span(item: Item, day: str | None) -> str:
 
 def _speed(progress: Item, step: Item, seconds: float | None) -> str:
     text = amount(progress)
-    if progress.get("unit") != "bytes":
-        return text
+    if progress.get("unit") != "bytes" or word(step.get("state")) in {"undoing", "undone"}:
+        return text  # to undo moves no bytes
     # Every attempt copies anew: the rate is that of the last one.
     attempts = step.get("attempts") or []
     if attempts:
