@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.errors import Permanent
-from operations import engine, protocol, register
+from operations import engine, keeper, protocol, register, timing
 from operations.models import Event, OperationSubject
 from operations.states import Hold
 from tests.operations import parts
@@ -155,3 +155,18 @@ def test_cancel_of_one_that_waits_and_the_end_of_the_one_before_meet_without_a_d
         assert state_of(begun[0]) == "cancelled"
         assert state_of(subject) in ("deleted", "error")
         assert not OperationSubject.objects.exclude(hold=Hold.CLOSED).exists()
+
+
+def test_work_hears_of_a_cancel_between_two_renewals_of_its_lease(bells, monkeypatch):
+    monkeypatch.setattr(keeper, "_renew", lambda runs: None)
+    monkeypatch.setattr(timing, "KEEPER_TICK_S", 1)
+    monkeypatch.setattr(timing, "HEAR_EVERY_S", 0.05)
+
+    @act("long")
+    def long(run):
+        engine.cancel(run.operation, reason="by the tests")
+        run.pause(60)
+
+    operation = begin(volume(), {"act": "long"})
+    bells.answer()
+    assert [past["outcome"] for past in steps_of(operation)[0].attempts] == ["cancelled"]
