@@ -61,8 +61,10 @@ class BackupStore:
                 watch.checkpoint()
 
     def remove(self, key: str) -> bool:
-        """Take an object away; False if it was not here."""
+        """Take an object away, and what killed attempts at it left; False if it was not here."""
         artefact = self._root / receipts.checked_name(key, "object key")
+        for stale in receipts.stale_parts(artefact):
+            stale.unlink(missing_ok=True)
         was_there = artefact.exists()
         receipts.receipt_path(artefact).unlink(missing_ok=True)
         artefact.unlink(missing_ok=True)

@@ -55,8 +55,9 @@ def temporary_path(artefact: Path, tag: str) -> Path:
 
 
 def stale_parts(artefact: Path) -> list[Path]:
-    """Temporary files that attempts at this artefact left behind."""
-    return sorted(artefact.parent.glob(f"{artefact.name}.*.part"))
+    """Temporary files that attempts at this artefact and its receipt left behind."""
+    receipt = _new_of(receipt_path(artefact))
+    return [*sorted(artefact.parent.glob(f"{artefact.name}.*.part")), *([receipt] if receipt.exists() else [])]
 
 
 def sync_directory(directory: Path) -> None:
@@ -68,9 +69,17 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def _new_of(path: Path) -> Path:
+    """One name for all attempts, so that what a killed one leaves is taken up by the next."""
+    return path.with_name(f"{path.name}.new")
+
+
 def write_durably(path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """Replace a small file at once: readers see the old content or the new, also after a power cut."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
+    """Replace a small file at once: readers see the old content or the new, also after a power cut.
+
+    The caller holds the lock of what the file belongs to.
+    """
+    temporary = _new_of(path)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:

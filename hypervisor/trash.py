@@ -20,7 +20,7 @@ from typing import Any
 from hypervisor import qcow2
 from hypervisor.contract import Permanent
 from hypervisor.free_space import disk_fault
-from hypervisor.receipts import checked_name, receipt_path, sync_directory, write_durably
+from hypervisor.receipts import checked_name, receipt_path, stale_parts, sync_directory, write_durably
 
 KEEP_FOR = timedelta(hours=24)
 ENTRY_FILE = "entry.json"
@@ -153,6 +153,8 @@ class Trash:
 
     def _discard(self, uid: str, owner: str, reason: str, operation: str) -> TrashEntry | None:
         artefacts = [self._volumes / f"{uid}.{format}" for format in VOLUME_FORMATS]
+        for part in (part for artefact in artefacts for part in stale_parts(artefact)):
+            part.unlink()  # of an attempt that was killed: never whole, and nobody will go on with it
         present = [path for path in (*artefacts, *map(receipt_path, artefacts)) if path.exists()]
         known = [entry for entry in self.entries() if entry.uid == uid]
         if not present:

@@ -167,6 +167,6 @@ def _observation(uid: str, text: str) -> Observation:
 
 
 def _replace(path: Path, content: dict[str, object]) -> None:
-    fresh = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    fresh = path.with_name(f"{path.name}.new")  # the next writer takes up what a killed one left
     fresh.write_text(json.dumps(content))
     fresh.replace(path)

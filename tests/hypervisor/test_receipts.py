@@ -80,3 +80,13 @@ def test_a_broken_write_leaves_the_old_content(tmp_path: Path) -> None:
         receipts.write_durably(path, "not bytes")  # type: ignore[arg-type]
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_write_left_is_taken_up_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "a.raw"
+    left = [tmp_path / "a.raw.op-0.1.part", tmp_path / "a.raw.receipt.new"]
+    for file in left:
+        file.write_bytes(b"half")
+    assert receipts.stale_parts(path) == left
+    make(path)
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["a.raw", "a.raw.op-0.1.part", "a.raw.receipt"]

@@ -254,3 +254,10 @@ def test_names_that_we_did_not_write_are_left_alone(trash: Trash, volumes: Path,
 def test_an_id_that_is_no_file_name_is_refused(trash: Trash, uid: str) -> None:
     with pytest.raises(Permanent):
         discard(trash, uid)
+
+
+def test_what_a_killed_attempt_at_a_volume_left_goes_with_its_discard(trash: Trash, volumes: Path) -> None:
+    for name in ("vol-a.raw.op-1.1.1.part", "vol-a.raw.receipt.new", "vol-b.raw.op-1.1.1.part"):
+        (volumes / name).touch()
+    assert discard(trash, "vol-a") is None, "it never was whole"
+    assert [path.name for path in volumes.iterdir()] == ["vol-b.raw.op-1.1.1.part"]
