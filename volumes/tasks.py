@@ -14,7 +14,7 @@ from operations.run import StepRun
 from operations.task import step_task
 from volumes.models import BackupObject, Image, Volume
 from volumes.specs import source_spec, volume_spec
-from volumes.states import VolumeState
+from volumes.states import ImageState, VolumeState
 
 
 def _image(run: StepRun) -> Image:
@@ -159,6 +159,12 @@ def drop_object(run: StepRun) -> str:
     uid = run.params["backup_object"]
     was_there = BackupStore(local.storage_dir()).remove(uid)
     return f"{uid} was removed from the backup storage" if was_there else f"{uid} was not in the backup storage"
+
+
+@store_object.when_undone
+def object_is_gone(run: StepRun) -> None:
+    """An import that was cancelled at its last word had said already that the object is available."""
+    engine.move([[BackupObject.KIND, run.params["backup_object"], ImageState.ERROR]])
 
 
 @step_task("volumes.publish_image")
