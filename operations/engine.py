@@ -304,6 +304,14 @@ def _advance_undo(operation: Operation, steps: list[Step]) -> Bell | None:
     return _finish(operation, operation.ending)
 
 
+def hold(operation: Operation, step: Step) -> None:
+    """Say that the step could not be undone; what it had settled is in error, for nobody knows how much is there."""
+    operation.held.append(f"{step.task} could not be undone: {step.error['message']}")
+    for kind, uid, _ in step.settles:
+        error = {**step.error, "operation": operation.uid}
+        register.nouns[kind].model.objects.filter(uid=uid).update(state=ERROR, error=error)
+
+
 def _keep(operation: Operation, step: Step) -> None:
     state = StepState.DONE if step.was_done else StepState.CANCELLED
     Step.objects.filter(pk=step.pk).update(state=state, ended_at=Now())

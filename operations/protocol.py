@@ -354,7 +354,7 @@ def _write_undone(
     else:
         step.state = StepState.FAILED
         step.error = outcome.error
-        operation.held.append(f"{step.task} could not be undone: {outcome.error['message']}")
+        engine.hold(operation, step)
     step.save()
     operation.save(update_fields=["undone", "held"])
     return engine.advance(operation)

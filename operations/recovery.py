@@ -63,7 +63,7 @@ def _next(operation: engine.Operation, step: Step, why: str) -> engine.Bell | No
     step.state = StepState.FAILED
     step.save()
     if undoing:
-        operation.held.append(f"{step.task} could not be undone: {error['message']}")
+        engine.hold(operation, step)
         operation.save(update_fields=["held"])
         return engine.advance(operation)
     return engine.end(operation, OperationState.FAILED, error=error)

@@ -11,6 +11,7 @@ from instances.models import Instance
 from networks.models import Lease
 from operations import engine, protocol, timing
 from operations.models import Event, Operation, Step
+from volumes import tasks as volumes
 from volumes.models import Volume
 
 GIB = 2**30
@@ -222,3 +223,27 @@ def test_a_refused_launch_leaves_nothing(world):
         world.launch(hostname="web")
     assert refused.value.code == "hostname_taken"
     assert (room(world.node), Lease.objects.count(), Volume.objects.count(), Operation.objects.count()) == before
+
+
+def test_a_launch_that_is_cancelled_as_its_guest_starts_leaves_no_guest(world, bells):
+    instance, operation = world.launch()
+    world.hypervisor.before["ensure_running"] = lambda watch: engine.cancel(operation, reason="enough") and None
+    bells.answer()
+    instance.refresh_from_db()
+    assert instance.state == "terminated"
+    assert instance.uid not in world.hypervisor.guests, "a guest that is powered off would be one too many"
+
+
+def test_a_disk_whose_undo_failed_is_in_error(world, bells, monkeypatch):
+    def fail_at_the_end(run):
+        raise Permanent("the trash is full")
+
+    monkeypatch.setattr(volumes.build_volume, "undo", fail_at_the_end)
+    instance, operation = world.launch()
+    world.hypervisor.before["ensure_running"] = lambda watch: engine.cancel(operation, reason="enough") and None
+    bells.answer()
+    volume = Volume.objects.get()
+    assert (volume.state, volume.room_held) == ("error", True)
+    assert volume.error["message"] == "the trash is full"
+    instance.refresh_from_db()
+    assert instance.state == "error"
