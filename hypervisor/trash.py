@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from hypervisor.receipts import checked_name, receipt_path, stale_parts, sync_di
 
 KEEP_FOR = timedelta(hours=24)
 ENTRY_FILE = "entry.json"
+ENTRY_NAME = re.compile(r"vol-[a-z0-9-]+\.op-[a-z0-9-]+(\.\d+)*")  # of the directories that we make
 VOLUME_FORMATS = ("qcow2", "raw")
 
 
@@ -115,6 +117,12 @@ class Trash:
                 self._delete(entry, why)
             return entry
 
+    def _forget_empty(self) -> None:
+        """Remove what a killed process left of entries: their directories. Under the lock none of them is new."""
+        for path in self._root.iterdir():
+            if ENTRY_NAME.fullmatch(path.name) and path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
     def entries(self) -> list[TrashEntry]:
         """What lies here, oldest first. Names that we did not write are passed over."""
         found = [entry for path in self._root.iterdir() if (entry := _read(path))]
@@ -125,6 +133,7 @@ class Trash:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         removed: list[TrashEntry] = []
         with self._alone():
+            self._forget_empty()
             for entry in self.entries():
                 if entry.expires_at <= now:
                     self._delete(entry, f"its time was over at {entry.expires_at}")

@@ -261,3 +261,9 @@ def test_what_a_killed_attempt_at_a_volume_left_goes_with_its_discard(trash: Tra
         (volumes / name).touch()
     assert discard(trash, "vol-a") is None, "it never was whole"
     assert [path.name for path in volumes.iterdir()] == ["vol-b.raw.op-1.1.1.part"]
+
+
+def test_a_directory_whose_entry_a_killed_process_had_taken_away_goes_too(trash: Trash, tmp_path: Path) -> None:
+    (tmp_path / "trash" / "vol-a.op-1").mkdir()
+    trash.empty()
+    assert not (tmp_path / "trash" / "vol-a.op-1").exists()
