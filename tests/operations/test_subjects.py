@@ -9,6 +9,7 @@ import pytest
 from core.errors import Conflict, Permanent
 from operations import engine, protocol
 from operations.models import Event, Operation, OperationSubject, Step
+from operations.run import StepRun
 from operations.states import Hold
 from tests.operations import parts
 from tests.operations.parts import BUILD, GROW, REMOVE, act, begin, steps_of, volume
@@ -229,11 +230,13 @@ def test_a_plan_with_a_bug_fails_the_successor_only(bells, monkeypatch):
     assert second.error["message"]
 
 
-def test_file_lock_of_the_subject_makes_a_newer_attempt_wait(bells, quick, in_threads):
+def test_file_lock_of_the_subject_makes_a_newer_attempt_wait(bells, quick, in_threads, monkeypatch):
     """The first attempt lost its claim but cannot be stopped: the next one must not work beside it."""
     from operations.recovery import lose
 
-    inside, most, first_began, go_on = [], [], threading.Event(), threading.Event()
+    inside, most, first_began, go_on, waits = [], [], threading.Event(), threading.Event(), threading.Event()
+    pause = StepRun.pause
+    monkeypatch.setattr(StepRun, "pause", lambda run, seconds: waits.set() or pause(run, seconds))
 
     @act("stubborn")
     def stubborn(run):
@@ -249,10 +252,10 @@ def test_file_lock_of_the_subject_makes_a_newer_attempt_wait(bells, quick, in_th
     assert first_began.wait(20)
     lose(Step.objects.get(operation=operation), "the test says so")
     [second] = in_threads(lambda: protocol.run_step(*bells.pop(0)))
-    waiting = Step.objects.filter(operation=operation, state="running", attempt=2)
-    while not waiting.exists():
-        assert not second.done()
-    assert len(most) == 1, "it has its claim, and waits for the file"
+    while not waits.wait(0.05):
+        assert not second.done(), "it has its claim, and must wait for the file"
+    assert Step.objects.filter(operation=operation, state="running", attempt=2).exists()
+    assert len(most) == 1
     go_on.set()
     first.result(30)
     second.result(30)
