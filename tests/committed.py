@@ -45,5 +45,10 @@ def committed_db(_only_rows: None, transactional_db: None) -> None:
 
 
 def _delete_rows(test: TransactionTestCase) -> None:
+    delete_rows()
+
+
+def delete_rows() -> None:
+    """Empty the tables; for a fixture that keeps its rows longer than one test."""
     with connection.cursor() as cursor:
         cursor.execute("; ".join(f"DELETE FROM {table}" for table in TABLES))  # noqa: S608 - names of ours
