@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -201,3 +202,12 @@ def test_a_guest_that_does_not_hear_is_unplugged_when_its_time_is_over(data_cent
     story = data_center.done(data_center.api.verb(guest.id, "poweroff", timeout_s=2))
     assert story["steps"][0]["result"]["reason"] == "unplugged after 2 s without an answer"
     assert data_center.instance(guest.id)["state"] == "halted"
+
+
+def test_copies_leave_the_processors_to_what_somebody_waits_for(data_center: DataCenter):
+    niceness = {
+        program: os.getpriority(os.PRIO_PROCESS, data_center.pid(program))
+        for program in ("node-bulk", "node-ops", "node-observer", "web", "postgres")
+    }
+    copies = niceness.pop("node-bulk")
+    assert copies > max(niceness.values())

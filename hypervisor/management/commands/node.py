@@ -21,6 +21,8 @@ from operations.lane import serve
 from operations.locks import hold_for_life
 from operations.recovery import take_over
 
+BULK_NICENESS = 10  # copies get what is left of the CPUs, and take nothing from what somebody waits for
+
 
 class Command(BaseCommand):
     help = "Make this machine a node, and run the processes of a node."
@@ -64,6 +66,7 @@ class Command(BaseCommand):
         if wait_for_open_lanes(Node.objects.filter(pk=node.pk)):
             take_over([node.uid], lane)
             if lane == "bulk":
+                os.nice(BULK_NICENESS)
                 keep_house(node)
             serve(lane, [node.uid])
         os.close(lock)
