@@ -27,8 +27,8 @@ _overhearing: ContextVar[Callable[[Fields], None] | None] = ContextVar("overhear
 
 _SECRETS = (
     (re.compile(r"(://[^/\s:@]*):[^/\s@]+@"), r"\1:…@"),  # the password in an address
-    (re.compile(r"(://[^\s?'\"]+)\?[^\s'\"]+"), r"\1?…"),  # signed addresses carry their key in the query
-    (re.compile(r"\bvdc_\w{8,}"), "vdc_…"),
+    (re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+"), r"\1?…"),  # signed addresses carry their key in the query
+    (re.compile(r"\bvdc_[\w-]{32,}"), "vdc_…"),  # an API token
     (re.compile(r"(?i)\b(bearer) [\w.~+/=-]{8,}"), r"\1 …"),
 )
 
@@ -43,6 +43,8 @@ def take_in_what_python_prints() -> None:
     log = structlog.get_logger("python")
 
     def unraisable(said: sys.UnraisableHookArgs) -> None:
+        if sys.is_finalizing():  # libvirt's objects, for one, outlive the modules that their destructors need
+            return
         log.warning(
             said.err_msg or "an error while an object was taken down", where=repr(said.object), exc_info=said.exc_value
         )

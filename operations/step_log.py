@@ -31,7 +31,9 @@ class StepLog:
             self._append(line)
 
     def add(self, fields: dict[str, Any]) -> None:
-        """Keep one line that was logged while the step ran."""
+        """Keep one line that was logged while the step ran; how an attempt ended has its own place in the row."""
+        if "fault" in fields:
+            return
         words = [fields["timestamp"], f"attempt {self._attempt}", fields["level"], _plain(fields["event"])]
         words += [f"{name}={_value(said)}" for name, said in fields.items() if name not in _LEFT_OUT]
         with self._lock:

@@ -13,6 +13,7 @@ from contextvars import copy_context
 import pytest
 import structlog
 
+from core import logs
 from core.errors import Transient
 from operations import protocol
 from operations.models import Step
@@ -103,9 +104,7 @@ def test_the_lines_of_every_attempt_stay(bells, pauses_are_over):
         protocol.run_step(*bell)
     step.refresh_from_db()
     said = [line.split(" ", 1)[1] for line in step.log.splitlines()]
-    assert said[0] == "attempt 1 info trying"
-    assert said[1].startswith("attempt 1 warning not yet fault=Transient at=")
-    assert said[2] == "attempt 2 info trying"
+    assert said == ["attempt 1 info trying", "attempt 2 info trying"]
 
 
 def test_the_keeper_writes_the_lines_of_an_attempt_that_never_ends(bells, in_threads):
@@ -188,7 +187,7 @@ def test_what_no_database_takes_is_kept_as_words(bells):
         "http://user:sesame-open@host/image.gz",
         "https://host/image.gz?X-Signature=sesame-open",
         "Authorization: Bearer sesame-open.1",
-        "the token vdc_sesameopen123",
+        "the token vdc_sesameopen-123456789_123456789_123456789_123",
     ],
 )
 def test_secrets_reach_neither_the_step_nor_the_lane(bells, lane, secret):
@@ -221,3 +220,10 @@ def test_the_lines_of_a_lane_name_what_they_are_for(bells, lane):
 
 def test_what_nobody_asked_for_over_http_has_no_request(bells):
     assert parts.begin(parts.volume()).request_id == ""
+
+
+@pytest.mark.parametrize(
+    "harmless", ["qemu+unix:///system?socket=/run/vdc/sock", "the table vdc_vdct22803", "a bearer"]
+)
+def test_what_only_looks_like_a_secret_stays(harmless):
+    assert logs.hide_secrets(harmless) == harmless
