@@ -21,7 +21,7 @@ from django.db.models.functions import Coalesce, Now
 from core.database import DATABASE_ERRORS, unreachable
 from core.errors import Unreachable
 from operations import register, timing
-from operations.bell import queue_lengths, ring
+from operations.bell import is_heard, queue_lengths, ring
 from operations.lane import THREADS
 from operations.models import LaneCanary, Step
 from operations.ringing import waiting
@@ -50,6 +50,9 @@ def answer(canary_id: int, number: int) -> None:
 
 def send(good_for_s: float) -> None:
     """The sweep's part: one bell for each lane whose last canary was heard or is lost."""
+    if not is_heard():  # without this the sweep would wait for each answer that does not come
+        log.warning("no canaries while Redis does not answer")
+        return
     _keep_one_for_each({CONTROL}.union(*(ask() for ask in register.lanes)))
     canaries = list(LaneCanary.objects.all())
     heard = [canary for canary in canaries if canary.number and canary.waits_since is None]

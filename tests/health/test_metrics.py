@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from django.db import connection
@@ -21,6 +23,7 @@ from tests import datacenter
 
 pytestmark = pytest.mark.django_db
 PATH = "/metrics"
+MONITORING = Path(__file__).resolve().parents[2] / "docs" / "operations" / "monitoring.md"
 
 
 @pytest.fixture
@@ -65,7 +68,9 @@ def busy(ours):
     node = datacenter.node()
     pulse = NodePulse.objects.filter(node=node)
     pulse.update(
-        heartbeat_at=Now() - timedelta(seconds=7), figures={"image_cache_entries": 3, "image_cache_bytes": 2**30}
+        heartbeat_at=Now() - timedelta(seconds=7),
+        observed_at=Now(),
+        figures={"image_cache_entries": 3, "image_cache_bytes": 2**30},
     )
     for was_present in (True, True, False):
         operation(ours, result={"was_present": was_present}, attempts=[attempt("done")])
@@ -166,8 +171,23 @@ def test_only_an_operator_may_read_them(client, caller, ours):
 
 def test_every_lane_that_has_a_canary_is_told(read, monkeypatch):
     node = datacenter.node()
+    monkeypatch.setattr(canary, "is_heard", lambda: True)
     monkeypatch.setattr(canary, "ring", lambda *bell: None)
     canary.send(1000)
     told = read()
     for lane in (("ops", node.uid), ("bulk", node.uid), ("control", "")):
         assert told["vdc_lane_queued_steps", *lane] == 0
+
+
+def test_the_page_on_monitoring_names_every_metric(read, busy):
+    read_there = set(re.findall(r"`(vdc_\w+)`", MONITORING.read_text()))
+    told = {re.sub(r"_(bucket|sum|count|created)$", "", name) for name, *_ in read()}
+    assert read_there == told
+
+
+@pytest.mark.parametrize(("number", "words"), [(0, ["config", "--syntax-only"]), (1, ["rules"])])
+def test_what_the_page_tells_prometheus_is_understood(tmp_path, number, words):
+    told = tmp_path / "told.yml"
+    told.write_text(re.findall(r"```yaml\n(.*?)```", MONITORING.read_text(), re.DOTALL)[number])
+    done = subprocess.run(["promtool", "check", *words, str(told)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -32,6 +32,7 @@ def rung(bells, lists, monkeypatch):
     rung = []
     monkeypatch.setattr(canary, "ring", lambda pk, number, task, node, lane: rung.append(((node, lane), pk, number)))
     monkeypatch.setattr(register, "lanes", [lambda: [OPS]])
+    monkeypatch.setattr(canary, "is_heard", lambda: True)
     yield rung
     LaneCanary.objects.all().delete()
 
@@ -96,6 +97,12 @@ def test_bells_of_steps_are_not_taken_for_the_canary(rung, lists):
     lists[OPS] = 1
     canary.send(LONG_S)
     assert [lane for lane, _, _ in rung] == [OPS], "the step's bell alone"
+
+
+def test_while_redis_does_not_answer_none_is_sent(rung, monkeypatch):
+    monkeypatch.setattr(canary, "is_heard", lambda: False)
+    canary.send(LONG_S)
+    assert rung == []
 
 
 def test_while_redis_cannot_be_asked_nothing_is_taken_for_lost(rung, monkeypatch):
