@@ -15,12 +15,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from django.db import transaction
+from django.db import connection
 
 from core.errors import Permanent, Transient
 from operations import engine, protocol, register
@@ -161,25 +162,31 @@ class Failpoints:
     # --- around the settlement ---------------------------------------------------------------------------------
 
     def _wrap_settling(self) -> None:
-        settle, advance = protocol._settle, engine.advance
+        settle = protocol._settle
 
         def settled(*arguments: Any) -> Any:
             run = next(argument for argument in arguments if isinstance(argument, StepRun))
             self._come(run, "settling", None)
-            self._here.run = run
-            try:
+            with self._around_commit(run):
                 return settle(*arguments)
-            finally:
-                self._here.run = None
 
-        def advanced(*arguments: Any) -> Any:
-            bell = advance(*arguments)
-            if (run := self._here.run) is not None:
-                self._come(run, "uncommitted", None)
-                transaction.on_commit(lambda: self._come(run, "committed", None))
-            return bell
+        protocol._settle = settled
 
-        protocol._settle, engine.advance = settled, advanced
+    @contextmanager
+    def _around_commit(self, run: StepRun) -> Iterator[None]:
+        """The connection is this thread's own."""
+        commit = connection.commit
+
+        def committed() -> None:
+            self._come(run, "uncommitted", None)
+            commit()
+            self._come(run, "committed", None)
+
+        connection.commit = committed
+        try:
+            yield
+        finally:
+            connection.commit = commit
 
     # --- acting ------------------------------------------------------------------------------------------------
 
