@@ -84,11 +84,12 @@ def test_it_reuses_what_is_whole_and_begins_at_the_step_that_failed(bells, ran):
     assert requested.message == f"the tests asked for retry of {subject.uid}: build goes on where {first.uid} stopped"
 
 
-def test_what_was_undone_or_is_not_whole_is_done_again(bells, ran):
+@pytest.mark.parametrize("task", ["part", "plain"])
+def test_what_was_undone_or_is_not_whole_is_done_again(bells, ran, task):
     subject, _ = failed(
         bells,
         {"act": "first", "task": "whole"},
-        {"act": "second", "task": "part"},
+        {"act": "second", "task": task},
         {"act": "third", "task": "whole"},
         {"act": "fails"},
     )
