@@ -38,7 +38,7 @@ check: install-dev  ## format, lint, import rules, migrations, deployment settin
 	@$(PYTHON) -m deploy.check
 
 bench: install-dev  ## every bench of bench/, each with what it needs of its own
-	@failed=0; for bench in deploy_image launch lanes flushall idle cancel behind_our_back; do \
+	@failed=0; for bench in deploy_image launch engine lanes flushall idle cancel behind_our_back; do \
 		echo "== $$bench"; $(PYTHON) -m bench.$$bench || failed=1; \
 	done; exit $$failed
 

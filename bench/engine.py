@@ -5,8 +5,6 @@ Run as `python -m bench.engine`; exit code 0 only if all aims hold.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import http.client
 import json
 import os
@@ -25,13 +23,11 @@ from typing import Any
 
 import psycopg2
 
-from bench.launch import _door, _import
 from bench.report import Claim, conclude
-from deploy.laptop import StackError, clean, up
-from deploy.laptop.claim import claim
+from bench.stack import FAKE_MEMORY_MIB, door_of, fake_image, operator_login, own_stack
+from deploy.laptop import StackError
 from deploy.laptop.postgres import as_postgres, bin_dir, socket_dir
 from deploy.laptop.stack import CLONE, Stack
-from deploy.laptop.starting import manage
 from deploy.laptop.supervision import Supervisor
 
 STACK = "vdc-bench-engine"
@@ -43,7 +39,6 @@ CHAINS = 300
 COUNTED = 40  # launches whose statements are counted
 CLIENTS = 8
 PATIENCE_S = 300.0
-MEMORY_MIB = 32
 AIM_RATE = 2.0
 AIM_STATEMENTS = 9.0
 NETWORK = ("100.64.0.0/16", "100.64.0.1")  # room for all addresses at once
@@ -55,21 +50,6 @@ Chain: {CHAINS} Celery chains of {STEPS} tasks, 1 ms of work and one saved row e
 backend, from the first row saved until the last (the sender's start is left out).
 Medians. CPU: of all processes of a kind over our rounds, per step. Statements: all that PostgreSQL logs during
 {COUNTED} more launches, BEGIN and COMMIT included, by the name that each process gives its connections, per step."""
-
-
-# --- the stack ---------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def own_stack() -> Iterator[tuple[Stack, dict[str, Any]]]:
-    """A stack with a fleet that is there for this bench alone."""
-    stack = Stack(STACK)
-    clean(STACK)
-    try:
-        stack.write(claim(stack) | {"fake_nodes": NODES})
-        yield stack, up(STACK)
-    finally:
-        clean(STACK)
 
 
 class Bench:
@@ -87,31 +67,10 @@ class Bench:
         )
         self.record.autocommit = True
         self.ask("UPDATE networks_network SET ipv4_network = %s, gateway = %s WHERE is_default", *NETWORK)
-        self.token, self.image = self._prepare(content, work)
-
-    def _prepare(self, content: dict[str, Any], work: Path) -> tuple[str, str]:
-        login_file = work / "login.json"
-        words = ["--account", "demo", "--issuer", content["operator"]["username"], "--name", "bench", "--operator"]
-        to = ["--login-file", str(login_file), "--url", f"http://127.0.0.1:{self.port}"]
-        manage(self.stack, "login", "a token for the bench", "issue_token", *words, *to)
-        login = json.loads(login_file.read_text())
-        packed = work / "image.gz"
-        packed.write_bytes(gzip.compress(bytes(1 << 20)))
-        sha256, size = hashlib.sha256(packed.read_bytes()).hexdigest(), packed.stat().st_size
-        facts = {
-            "file": packed.name,
-            "stored_size_bytes": size,
-            "sha256": sha256,
-            "min_memory_mib": MEMORY_MIB,
-            "name": "fake",
-            "hypervisor": "fake",
-            "arch": "x86_64",
-            "format": "gz",
-        }
-        facts |= {"os_type": "linux", "init": "", "root_device": ""}
-        with _door(login) as door:
-            image = _import(door, work, facts)
-        return login["token"], image["id"]
+        login = operator_login(content, work)
+        self.token = login["token"]
+        with door_of(login) as door:
+            self.image = fake_image(door, work)
 
     def ask(self, statement: str, *values: Any) -> Any:
         """The first column of the first row."""
@@ -143,7 +102,7 @@ class Bench:
         return took_s
 
     def _ask_for_launches(self, count: int) -> None:
-        body = json.dumps({"image": self.image, "memory_mib": MEMORY_MIB})
+        body = json.dumps({"image": self.image, "memory_mib": FAKE_MEMORY_MIB})
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as line:
             for _ in range(count):
@@ -284,8 +243,8 @@ def claims(found: dict[str, Any], statements: dict[str, float]) -> list[Claim]:
 
 def main() -> int:
     try:
-        with tempfile.TemporaryDirectory(prefix="vdcbench-") as work, own_stack() as (stack, content):
-            bench = Bench(stack, content, Path(work))
+        with tempfile.TemporaryDirectory(prefix="vdcbench-") as work, own_stack(STACK, fake_nodes=NODES) as content:
+            bench = Bench(Stack(STACK), content, Path(work))
             with bench.plain_worker():
                 found = rounds(bench)
             statements = bench.statements()
