@@ -4,13 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from django.db import connection
 from django.db.models import F
 from django.db.models.functions import Greatest
 
-from core.claim import claim
 from core.units import memory, size
 from hypervisor.models import Node, NodeRoom, NodeStatus
 from hypervisor.placement import Candidate, Need, NoRoom, rank
+
+# As SQL, for the lock which passes over what others hold is part of the statement that takes.
+_TAKE = """
+    UPDATE hypervisor_noderoom
+       SET vcpus_used = vcpus_used + %(vcpus)s,
+           memory_mib_used = memory_mib_used + %(memory_mib)s,
+           disk_bytes_used = disk_bytes_used + %(disk_bytes)s
+     WHERE node_id = (
+               SELECT room.node_id
+                 FROM hypervisor_noderoom AS room JOIN hypervisor_node AS node ON node.id = room.node_id
+                WHERE node.uid = %(node)s
+                  AND room.vcpus_used + %(vcpus)s <= node.vcpus
+                  AND room.memory_mib_used + %(memory_mib)s <= node.memory_mib
+                  AND room.disk_bytes_used + %(disk_bytes)s <= node.disk_bytes
+                  FOR UPDATE OF room
+           )
+"""
+_TAKE_UNLESS_LOCKED = _TAKE.replace("FOR UPDATE OF room", "FOR UPDATE OF room SKIP LOCKED")
 
 
 def candidates(only: Iterable[str] = ()) -> list[Candidate]:
@@ -55,18 +73,10 @@ def place(need: Need, *, only: str = "") -> Node:
 
 def _take(uid: str, need: Need, *, wait: bool) -> bool:
     """One UPDATE of the room's own row: no lock stays on a node that is too full, so two placements cannot deadlock."""
-    roomy = NodeRoom.objects.filter(
-        node__uid=uid,
-        vcpus_used__lte=F("node__vcpus") - need.vcpus,
-        memory_mib_used__lte=F("node__memory_mib") - need.memory_mib,
-        disk_bytes_used__lte=F("node__disk_bytes") - need.disk_bytes,
-    ).select_for_update(of=("self",), skip_locked=not wait)
-    return claim(
-        NodeRoom.objects.filter(pk__in=roomy.values("pk")),
-        vcpus_used=F("vcpus_used") + need.vcpus,
-        memory_mib_used=F("memory_mib_used") + need.memory_mib,
-        disk_bytes_used=F("disk_bytes_used") + need.disk_bytes,
-    )
+    words = {"vcpus": need.vcpus, "memory_mib": need.memory_mib, "disk_bytes": need.disk_bytes, "node": uid}
+    with connection.cursor() as cursor:
+        cursor.execute(_TAKE if wait else _TAKE_UNLESS_LOCKED, words)
+        return cursor.rowcount == 1
 
 
 def take(node: Node, *, vcpus: int = 0, memory_mib: int = 0, disk_bytes: int = 0) -> None:

@@ -20,7 +20,7 @@ from operations.task import step_task
 
 
 def _instance(run: StepRun) -> Instance:
-    return Instance.objects.with_parts().get(uid=run.subject_uid)
+    return Instance.objects.for_its_node().get(uid=run.subject_uid)
 
 
 def _said(observation: Observation) -> dict:

@@ -181,7 +181,8 @@ def _settle(task: StepTask, run: StepRun, outcome: Outcome, known_at: float, nex
     close_old_connections()
     follow = bell = None
     with transaction.atomic(durable=True):
-        operation = _locked(run)
+        _lock(run)
+        operation = run.operation
         as_planned = outcome.word == "done" and not (run.undoing or operation.ending or operation.cancel_reason)
         taker = next_claim if run.later and _goes_on_inline(run, run.later[0].node, run.later[0].lane) else ""
         if as_planned and _handed_on(run, outcome, operation, taker):
@@ -200,9 +201,9 @@ def _settle(task: StepTask, run: StepRun, outcome: Outcome, known_at: float, nex
     return follow or _follow(run, bell)
 
 
-def _locked(run: StepRun) -> Operation:
+def _lock(run: StepRun) -> None:
     try:
-        return engine.locked(run.operation.pk)
+        engine.lock(run.operation)
     except ObjectDoesNotExist as gone:
         raise Fenced(f"{run.operation.uid} is not there any more") from gone
 

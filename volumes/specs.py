@@ -5,6 +5,13 @@ from __future__ import annotations
 from hypervisor.contract import SourceSpec, VolumeSpec
 from volumes.models import Image, Volume
 
+# What the specs are made of. Their steps are the most frequent ones, and wide rows would cost more than the work.
+SOURCE_COLUMNS = [
+    *(f"backup_object__{name}" for name in ("uid", "format", "sha256", "size_bytes", "raw_size_bytes", "storage__uid")),
+    *(f"backup_object__storage__node__{name}" for name in ("files_url", "files_token")),
+]
+VOLUME_COLUMNS = ["uid", "format", "size_bytes", "image__backup_object__sha256"]
+
 
 def source_spec(image: Image) -> SourceSpec:
     """Where the image's bytes are, and what they must turn out to be."""

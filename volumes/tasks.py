@@ -13,12 +13,13 @@ from operations import engine
 from operations.run import StepRun
 from operations.task import step_task
 from volumes.models import BackupObject, Image, Volume
-from volumes.specs import source_spec, volume_spec
+from volumes.specs import SOURCE_COLUMNS, VOLUME_COLUMNS, source_spec, volume_spec
 from volumes.states import ImageState, VolumeState
 
 
 def _image(run: StepRun) -> Image:
-    return Image.objects.select_related("backup_object__storage__node").get(uid=run.params["image"])
+    rows = Image.objects.select_related("backup_object__storage__node").only("uid", *SOURCE_COLUMNS)
+    return rows.get(uid=run.params["image"])
 
 
 def _volume(run: StepRun) -> Volume:
@@ -40,7 +41,7 @@ def fetch_image(run: StepRun) -> dict:
 @step_task("volumes.build_volume", whole=True)
 def build_volume(run: StepRun) -> dict:
     """Have the volume's file, a clone of the fetched image. `params`: volume, hypervisor."""
-    volume = _volume(run)
+    volume = Volume.objects.select_related("image__backup_object").only(*VOLUME_COLUMNS).get(uid=run.params["volume"])
     file = local.volumes(run.params["hypervisor"]).build(volume_spec(volume), run, tag=run.tag)
     return asdict(file)
 
