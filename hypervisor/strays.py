@@ -28,9 +28,9 @@ class Sighting:
 
 def keep(node: Node, kind: StrayKind, sightings: list[Sighting]) -> None:
     """These are all strays of this kind on the node; those that are seen no more go from the list."""
-    Stray.objects.filter(node=node, kind=kind, state__in=GONE).delete()
     seen = {sighting.name for sighting in sightings}
-    for stray in Stray.objects.filter(node=node, kind=kind).exclude(name__in=seen).exclude(state__in=Stray.MOVING):
+    listed = Stray.objects.filter(node=node, kind=kind).exclude(state__in=(*GONE, *Stray.MOVING))
+    for stray in listed.exclude(name__in=seen):
         stray.delete()
         note("node", node.uid, "node.stray.gone", f"{stray.name} is seen on {node} no more")
     for sighting in sightings:
@@ -40,8 +40,10 @@ def keep(node: Node, kind: StrayKind, sightings: list[Sighting]) -> None:
 def found(node: Node, kind: StrayKind, sighting: Sighting) -> None:
     """One stray is seen on the node, for the first time or again."""
     look = {"hypervisor": sighting.hypervisor, "observed": sighting.observed, "facts": sighting.facts}
-    if Stray.objects.filter(node=node, name=sighting.name).update(**look, seen_at=Now()):
+    known = Stray.objects.filter(node=node, name=sighting.name)
+    if known.exclude(state__in=GONE).update(**look, seen_at=Now()):
         return
+    known.filter(state__in=GONE).delete()
     try:
         with transaction.atomic():
             Stray.objects.create(node=node, kind=kind, name=sighting.name, **look)

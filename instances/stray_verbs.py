@@ -48,8 +48,7 @@ def _quarantine(stray: Stray, params: dict[str, Any]) -> Plan:
 
 def _verb(name: str, to: StrayState, plan: Any) -> Verb:
     """What did not come to its end leaves a stray: the next look shows what is left of it."""
-    frm = frozenset({S.SEEN, S.ERROR})
-    return Verb("stray", name, frm, to, plan, failed_to=S.SEEN, cancelled_to=S.SEEN, offered=False)
+    return Verb("stray", name, frozenset({S.SEEN}), to, plan, failed_to=S.SEEN, cancelled_to=S.SEEN, offered=False)
 
 
 #                   name          to             plan

@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hypervisor import local, receipts
+from hypervisor.models import Stray
+from hypervisor.strays import GONE
+from instances import adoption
 from operations import register
 from volumes.models import BackupObject, Volume
 from volumes.states import ImageState, VolumeState
 
-ENDED_STATES = ("terminated", "deleted")
+ENDED_STATES = ("terminated", "deleted", "quarantined")
 UID = re.compile(r"[a-z]+-[a-z0-9]{8}")
 TEMPORARY = re.compile(r"\.part$|\.new$|^\.|\.forgotten-")
 PLUMBING = {"lock", "journal", ".lock"}
@@ -46,8 +49,11 @@ def _artefacts(folder: Path) -> Iterator[Path]:
 
 def _volumes(folder: Path) -> Iterator[str]:
     rows = {f"{row.uid}.{row.format}": row for row in Volume.objects.select_related("image__backup_object")}
+    of_strays = {disk["uid"] for stray in strays() for disk in adoption.disks_of(stray)}
     for path in _artefacts(folder):
         row = rows.get(path.name)
+        if row is None and path.stem in of_strays:
+            continue  # listed, and nobody's to touch but an operator's
         if row is None or row.state == VolumeState.DELETED:
             yield f"{path} is a disk of {'a deleted volume' if row else 'no volume'}"
         elif receipts.read(path) is None and row.state != VolumeState.ERROR:
@@ -56,6 +62,11 @@ def _volumes(folder: Path) -> Iterator[str]:
         whole = row.state in (VolumeState.ATTACHED, VolumeState.AVAILABLE) and row.node is not None
         if whole and row.node.uid == _this_node() and receipts.read(folder / name) is None:
             yield f"{row.uid} is {row.state}, and its disk is not whole on {row.node}"
+
+
+def strays() -> list[Stray]:
+    """What is listed as a stray of this node."""
+    return list(Stray.objects.filter(node=local.this_node()).exclude(state__in=GONE))
 
 
 def _this_node() -> str:
@@ -116,6 +127,7 @@ def _of_subjects(node_dir: Path) -> Iterator[str]:
         for noun in register.nouns.values()
         for uid in noun.model.objects.exclude(state__in=ENDED_STATES).values_list("uid", flat=True)
     }
+    alive |= {stray.name for stray in strays()}
     for path in sorted(node_dir.rglob("*")):
         if path.is_file() and path.name not in PLUMBING and not told & set(path.parents):
             owners = UID.findall(str(path.relative_to(node_dir)))

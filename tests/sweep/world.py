@@ -20,11 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hypervisor import local, receipts
+from hypervisor import local, receipts, rooms
 from hypervisor.image_store import ImageStore
-from hypervisor.models import Node
+from hypervisor.models import Node, Stray
 from hypervisor.trash import Trash
+from instances import adoption, stray_watch
 from instances import services as instances
+from networks import leases
 from operations import engine, register
 from operations.models import Operation
 from operations.register import Verb
@@ -96,8 +98,27 @@ def _discarded_volume(world: World) -> Volume:
     return instance.attachments.get().volume
 
 
+def _lost_guest(world: World) -> Stray:
+    """The record forgets an instance and all that it had; its guest runs on."""
+    instance, operation = _launch(world)
+    world.ended(operation, "a launch")
+    instance.refresh_from_db()
+    volume = instance.attachments.get().volume
+    for vif in instance.vifs.all():
+        leases.release(holder=vif.uid)
+    instance.vifs.all().delete()
+    instance.attachments.all().delete()
+    room = {"vcpus": instance.vcpus, "memory_mib": instance.memory_mib, "disk_bytes": volume.size_bytes}
+    rooms.give_back(instance.node, **room)
+    uid, node = instance.uid, instance.node
+    volume.delete()
+    instance.delete()
+    stray_watch.seen(node, uid)
+    return Stray.objects.get(name=uid)
+
+
 # A noun that comes into the world beside another one: what makes a row of it, in a settled state.
-BESIDE: dict[str, Callable[[World], Any]] = {"volume": _discarded_volume}
+BESIDE: dict[str, Callable[[World], Any]] = {"volume": _discarded_volume, "stray": _lost_guest}
 
 
 def _entry(volume: Volume) -> dict[str, Any]:
@@ -106,7 +127,11 @@ def _entry(volume: Volume) -> dict[str, Any]:
 
 
 # A verb that cannot begin without parameters: where they come from.
-PARAMS: dict[str, Callable[[Any], dict[str, Any]]] = {"volume.restore": _entry}
+PARAMS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "volume.restore": _entry,
+    "stray.adopt": lambda stray: {"account": datacenter.account().uid, "image": adoption.image_of(stray).uid},
+    "stray.quarantine": lambda stray: {"owner": datacenter.account().uid, "reason": "the sweep"},
+}
 
 
 class World:
