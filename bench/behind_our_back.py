@@ -29,13 +29,14 @@ from deploy.laptop.namespaces import directory as namespaces_of
 from deploy.laptop.stack import CLONE
 from hypervisor.contract import DiskSpec, Observed
 from hypervisor.drivers.fake_world import FakeWorld
-from hypervisor.drivers.libvirt import rootfs
+from hypervisor.drivers.libvirt import loops, rootfs
 
 STACK = "vdcbench-behind"
 ROUNDS = 20
 MEMORY_MIB = {"lxc": 64, "kvm": 160, "fake": 32}
 PATIENCE_S = 120
 LOOK_EVERY_S = 0.02
+SETTLE_S = 0.2  # until the observer, too, has seen that the loop device is free
 AIM_S = 2.0
 MEASURE = "--measure"
 
@@ -83,6 +84,8 @@ class Container(Libvirt):
     def prepare(self) -> None:
         super().prepare()
         until(lambda: rootfs.mount_at(self.root) is None, "the root file system to be hidden")
+        until(lambda: not loops.over(self.disk.path), "its loop device to be given back")
+        time.sleep(SETTLE_S)
         rootfs.ensure_shown(self.disk, self.root_device, self.root, self.first_id)
 
 
