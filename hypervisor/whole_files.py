@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 
 def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Put `text` in the place of whatever `path` holds, in one rename. A file that holds it already is left alone."""
+    """Put `text` in the place of whatever `path` holds, in one rename. A file that holds it already is left alone.
+
+    The caller holds the lock of what the file belongs to: all writers use one name, so that the next one takes up
+    what a killed one left.
+    """
     if _holds(path, text, mode):
         return  # where /run is on a disk, a rename over a file waits for the disk
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             os.fchmod(file.fileno(), mode)
             file.write(text)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -8,6 +8,7 @@ are those of the fake driver, networks are files, while images, volumes and tras
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import functools
 import os
 import signal
@@ -51,7 +52,9 @@ def use_files_only() -> None:
     def ensure_network(spec: NetworkSpec, watch: Watch | None) -> None:
         folder = local.node_dir() / "networks"
         folder.mkdir(exist_ok=True)
-        write_whole(folder / spec.uid, "".join(f"{lease.mac} {lease.ipv4}\n" for lease in spec.leases))
+        with (folder / "lock").open("w") as lock:  # as the real ones: the observer tends them too
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            write_whole(folder / spec.uid, "".join(f"{lease.mac} {lease.ipv4}\n" for lease in spec.leases))
 
     local.driver = driver
     local.ensure_network = ensure_network
