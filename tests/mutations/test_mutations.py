@@ -19,6 +19,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parent.parent.parent
 LEFT_BEHIND = shutil.ignore_patterns(".git", ".venv", "build", "__pycache__", ".pytest_cache", ".ruff_cache")
 CLAIMS = "tests/operations/test_claims.py"
+FENCED_BESIDE = f"{CLAIMS}::test_a_fenced_attempt_writes_nothing_while_its_successor_works"
 TIMEOUT_S = 300
 
 
@@ -34,19 +35,25 @@ class Guard:
 
 GUARDS = {
     "claim": Guard(
-        "core/claim.py",
-        "return expected.update(**changes) == 1",
-        "return expected.update(**changes) is not None",
+        "operations/handover.py",
+        """AND step.attempt = %(attempt)s AND step.worker = ''
+           AND (step.state = 'queued' OR step.state = 'undoing' AND step.queued_at IS NOT NULL)""",
+        "AND step.ended_at IS NULL",
         (f"{CLAIMS}::test_eight_bells_at_once_do_the_work_once",),
     ),
-    "fencing": Guard(
+    "fencing of what goes as planned": Guard(
+        "operations/handover.py",
+        """AND attempt = %(attempt)s AND worker = %(worker)s AND ended_at IS NULL
+     RETURNING id""",
+        """AND ended_at IS NULL
+     RETURNING id""",
+        (f"{CLAIMS}::test_a_fenced_attempt_writes_nothing", FENCED_BESIDE),
+    ),
+    "fencing of all else": Guard(
         "operations/protocol.py",
         "if (step.attempt, step.worker) == (run.step.attempt, run.step.worker):",
         "if step.ended_at is None:",
-        (
-            f"{CLAIMS}::test_a_fenced_attempt_writes_nothing",
-            f"{CLAIMS}::test_a_fenced_attempt_writes_nothing_while_its_successor_works",
-        ),
+        (f"{CLAIMS}::test_a_fenced_attempt_writes_nothing", FENCED_BESIDE),
     ),
     "file lock": Guard(
         "operations/locks.py",
