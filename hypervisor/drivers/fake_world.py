@@ -57,8 +57,8 @@ class FakeWorld:
         path = self._guests / f"{uid}.json"
         with self._writing():
             if state is Observed.ABSENT:
-                path.unlink(missing_ok=True)
-                (self._made / path.name).unlink(missing_ok=True)
+                _remove(path)
+                _remove(self._made / path.name)
             else:
                 _replace(path, {"state": state, "reason": reason})
             self._tell({"uid": uid})
@@ -166,7 +166,17 @@ def _observation(uid: str, text: str) -> Observation:
     return Observation(uid, Observed(note["state"]), note["reason"])
 
 
+def _remove(path: Path) -> None:
+    """The file, and what a killed writer of it left."""
+    _new_of(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _new_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")
+
+
 def _replace(path: Path, content: dict[str, object]) -> None:
-    fresh = path.with_name(f"{path.name}.new")  # the next writer takes up what a killed one left
+    fresh = _new_of(path)  # the next writer takes up what a killed one left
     fresh.write_text(json.dumps(content))
     fresh.replace(path)
