@@ -158,14 +158,15 @@ class Bench:
     def statements(self) -> dict[str, float]:
         """Statements per step of `COUNTED` launches, by the name of the connection."""
         log = self.stack.log("postgres")
-        self._log_statements("all")
-        begin = log.stat().st_size
-        self.launch(COUNTED)
-        self._log_statements("none")
         with log.open(errors="replace") as file:
-            file.seek(begin)
-            names = re.findall(r"\[\d+\] (.*) LOG:  (?:statement|execute [^:]+): ", file.read())
-        counted = Counter(names)
+            file.seek(0, os.SEEK_END)
+            self._log_statements("all")
+            self.launch(COUNTED)
+            self._log_statements("none")
+            said = file.read()
+            if os.fstat(file.fileno()).st_ino != log.stat().st_ino:  # it was full, and a new one was begun
+                said += log.read_text(errors="replace")
+        counted = Counter(re.findall(r"\[\d+\] (.*) LOG:  (?:statement|execute [^:]+): ", said))
         return {name: number / (COUNTED * STEPS) for name, number in sorted(counted.items()) if name.startswith("vdc ")}
 
     def _log_statements(self, what: str) -> None:

@@ -21,6 +21,7 @@ from operations import register, resuming
 from operations.bell import ring
 from operations.events import note, note_of
 from operations.faults import foreseen, told
+from operations.handover import let_go
 from operations.models import Operation, OperationSubject, Step
 from operations.plan import Plan
 from operations.register import Verb
@@ -398,9 +399,7 @@ def _goes(step: Step, ending: str, operation: Operation) -> bool:
 def _finish(operation: Operation, state: str) -> Bell | None:
     operation.state = state
     became = _settle_subjects(operation)
-    Operation.objects.filter(pk=operation.pk).update(state=state, ended_at=Now(), held=operation.held)
-    OperationSubject.objects.filter(operation=operation).update(hold=Hold.CLOSED)
-    note_of(operation, state, _last_words(operation, became))
+    let_go(operation, _last_words(operation, became))
     _begin_successor(operation)
     return None
 
@@ -536,9 +535,7 @@ def _withdraw(operation: Operation, before: Operation | None) -> None:
     if before is not None:
         Operation.objects.filter(pk=before.pk).update(superseded_by="")
     operation.state = OperationState.CANCELLED
-    Operation.objects.filter(pk=operation.pk).update(state=operation.state, ended_at=Now())
-    OperationSubject.objects.filter(operation=operation).update(hold=Hold.CLOSED)
-    note_of(operation, operation.state, _last_words(operation, None))
+    let_go(operation, _last_words(operation, None))
 
 
 def observed(row: Any, state: str, *, frm: frozenset[str], evidence: str) -> bool:

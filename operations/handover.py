@@ -1,10 +1,11 @@
-"""The two statements that every step costs: taking it in hand, and ending it while handing on to the next.
+"""What every step and every operation costs: taking a step in hand, handing on to the next, and the end of it all.
 
 Written as SQL, since a step must cost few statements and each must decide and write at once:
 
     take       queued ──► running (or undoing, for an undo), if it waits for exactly this attempt
     hand_on    running ──► done, if it is still this attempt's; and the next one blocked ──► queued,
                or at once ──► running, when the worker goes on with it
+    let_go     the operation ends: its subjects are free, and an event says so
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from django.db import connection
 
 from operations import timing
-from operations.models import Step
+from operations.models import Operation, Step
 from operations.states import StepState
 
 # The operation's lock first, as everywhere: a cancel sees the step either queued or in hand.
@@ -71,6 +72,17 @@ _HAND_ON = """
     SELECT count(*) FROM told
 """
 
+_LET_GO = """
+    WITH ended AS (
+        UPDATE operations_operation SET state = %(state)s, ended_at = statement_timestamp(), held = %(held)s
+         WHERE id = %(operation)s
+    ), freed AS (
+        UPDATE operations_operationsubject SET hold = 'closed' WHERE operation_id = %(operation)s
+    )
+    INSERT INTO operations_event (account_id, subject_kind, subject_uid, operation_uid, name, message)
+    VALUES (%(account)s, %(kind)s, %(subject)s, %(uid)s, %(name)s, %(message)s)
+"""
+
 
 def take(step_id: int, attempt: int, worker: str) -> list[Step]:
     """Take this attempt in hand for `worker`: the step and those after it, with their operation; [] if it cannot be.
@@ -123,3 +135,20 @@ def taken(step: Step, at: Any, taker: str) -> Step:
     step.state, step.worker = StepState.RUNNING, taker
     step.claimed_at = step.started_at = step.queued_at = at
     return step
+
+
+def let_go(operation: Operation, message: str) -> None:
+    """Write the end of the operation in its `state`. The caller holds its lock."""
+    words = {
+        "operation": operation.pk,
+        "state": operation.state,
+        "held": json.dumps(operation.held),
+        "account": operation.account_id,
+        "kind": operation.subject_kind,
+        "subject": operation.subject_uid,
+        "uid": operation.uid,
+        "name": f"{operation.verb}.{operation.state}",
+        "message": message,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_LET_GO, words)
