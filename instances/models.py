@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 from django.db.models import Q
+from django.utils.functional import cached_property
 
 from accounts.owned import OwnedRow
 from core.rows import Row
@@ -59,6 +60,16 @@ class Instance(OwnedRow):
             ),
             models.UniqueConstraint(fields=["node", "slot"], name="one_guest_per_slot"),
         ]
+
+    @cached_property
+    def links(self) -> list[VolumeAttachment]:
+        """Its volumes in order, read once; whoever has just made them says so."""
+        return list(self.attachments.all())
+
+    @cached_property
+    def cards(self) -> list[Vif]:
+        """Its network cards in order, read once; whoever has just made them says so."""
+        return list(self.vifs.all())
 
 
 class VolumeAttachment(models.Model):

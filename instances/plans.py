@@ -20,11 +20,11 @@ NO_BYTE_S = 60  # a copy without a byte for this long has failed
 
 
 def _root(instance: Instance) -> VolumeAttachment:
-    return next(link for link in instance.attachments.all() if link.boot)
+    return next(link for link in instance.links if link.boot)
 
 
 def _networks(instance: Instance) -> dict[str, Any]:
-    uids = sorted({vif.network.uid for vif in instance.vifs.all()})
+    uids = sorted({vif.network.uid for vif in instance.cards})
     return {"hypervisor": instance.hypervisor, "networks": uids}
 
 

@@ -7,6 +7,8 @@ from django.db.models import Prefetch
 from accounts.owned import OwnedQuerySet
 from instances.states import InstanceState
 
+_OF_A_GUEST = ["uid", "slot", "hypervisor", "vcpus", "memory_mib", "hostname", "user_data", "ssh_keys"]
+_OF_A_GUEST += ["image__arch", "image__init", "image__root_device", "node__number", "node__uid"]
 _OF_A_DISK = ["instance", "boot", "position", "volume__uid", "volume__format", "volume__size_bytes"]
 _OF_A_NIC = ["instance", "position", "lease__mac", "lease__ipv4", "network__bridge"]
 
@@ -37,7 +39,7 @@ class InstanceQuerySet(OwnedQuerySet):
         vifs = Vif.objects.select_related("lease", "network")
         return (
             self.select_related("image", "node")
-            .defer("error", "image__error", "image__name", "node__warnings", "node__hypervisors", "node__files_token")
+            .only(*_OF_A_GUEST)
             .prefetch_related(
                 Prefetch("attachments", volumes.only(*_OF_A_DISK)), Prefetch("vifs", vifs.only(*_OF_A_NIC))
             )

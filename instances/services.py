@@ -63,9 +63,8 @@ def launch_instance(
         instance.node = rooms.place(need, only=node.uid if node else "")
         instance.slot = free_slot(instance.node)
         _insert(instance)
-        _give_vif(instance)
-        _give_root_volume(instance, size_bytes)
-        instance = Instance.objects.with_parts().get(pk=instance.pk)
+        instance.cards = [_give_vif(instance)]
+        instance.links = [_give_root_volume(instance, size_bytes)]
         operation = engine.begin_at_birth(LAUNCH, instance, requested_by=requested_by)
     return instance, operation
 
@@ -129,16 +128,17 @@ def _insert(instance: Instance) -> None:
         ) from exc
 
 
-def _give_vif(instance: Instance) -> None:
+def _give_vif(instance: Instance) -> Vif:
     network = Network.objects.filter(is_default=True).first()
     if network is None:
         raise Conflict("There is no default network yet; an operator adds one.", code="no_network")
     vif = Vif(instance=instance, network=network, position=0)
     vif.lease = leases.lease(network, holder=vif.uid, hostname=instance.hostname)
     vif.save(force_insert=True)
+    return vif
 
 
-def _give_root_volume(instance: Instance, size_bytes: int) -> None:
+def _give_root_volume(instance: Instance, size_bytes: int) -> VolumeAttachment:
     volume = Volume.objects.create(
         account=instance.account,
         node=instance.node,
@@ -147,7 +147,7 @@ def _give_root_volume(instance: Instance, size_bytes: int) -> None:
         format=DISK_FORMAT[instance.hypervisor],
         room_held=True,
     )
-    VolumeAttachment.objects.create(instance=instance, volume=volume, position=0, boot=True)
+    return VolumeAttachment.objects.create(instance=instance, volume=volume, position=0, boot=True)
 
 
 def poweroff_instance(

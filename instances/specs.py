@@ -21,7 +21,7 @@ def guest_spec(instance: Instance) -> GuestSpec:
         arch=instance.image.arch,
         vcpus=instance.vcpus,
         memory_mib=instance.memory_mib,
-        disks=tuple(_disk(attachment, instance.hypervisor) for attachment in instance.attachments.all()),
+        disks=tuple(_disk(attachment, instance.hypervisor) for attachment in instance.links),
         nics=tuple(
             NicSpec(
                 mac=vif.lease.mac,
@@ -29,7 +29,7 @@ def guest_spec(instance: Instance) -> GuestSpec:
                 bridge=vif.network.bridge,
                 host_interface=f"v{node.number}s{instance.slot}n{vif.position}",
             )
-            for vif in instance.vifs.all()
+            for vif in instance.cards
             if vif.lease
         ),
         seed=SeedSpec(

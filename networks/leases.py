@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import secrets
 
-from django.db import IntegrityError, transaction
+from django.db import connection
 
 from core.errors import Conflict
 from networks.models import Lease, Network
@@ -13,6 +13,10 @@ from networks.models import Lease, Network
 TRIES = 50
 TRIES_AT_RANDOM = 5
 ROOMY = 1024  # addresses
+_INSERT = """
+    INSERT INTO networks_lease (network_id, ipv4, mac, hostname, holder) VALUES (%s, %s, %s, %s, %s)
+    ON CONFLICT DO NOTHING RETURNING id, created_at
+"""
 
 
 def lease(network: Network, *, holder: str, hostname: str) -> Lease:
@@ -22,16 +26,26 @@ def lease(network: Network, *, holder: str, hostname: str) -> Lease:
     """
     for number in range(TRIES):
         at_random = number < TRIES_AT_RANDOM and usable_addresses(network) > ROOMY
-
-        try:
-            with transaction.atomic():
-                ipv4 = _any(network) if at_random else _lowest_free(network)
-                return Lease.objects.create(
-                    network=network, ipv4=ipv4, mac=_random_mac(), hostname=hostname, holder=holder
-                )
-        except IntegrityError:
-            continue
+        lease = Lease(
+            network=network,
+            ipv4=_any(network) if at_random else _lowest_free(network),
+            mac=_random_mac(),
+            hostname=hostname,
+            holder=holder,
+        )
+        if _is_ours(lease):
+            return lease
     raise Conflict(f"The free addresses of {network} were taken by others each time; try again.", code="no_address")
+
+
+def _is_ours(lease: Lease) -> bool:
+    """Insert it, unless its address or its MAC is taken: then nothing happens, and the transaction goes on."""
+    with connection.cursor() as cursor:
+        cursor.execute(_INSERT, [lease.network_id, lease.ipv4, lease.mac, lease.hostname, lease.holder])
+        inserted = cursor.fetchone()
+    if inserted is not None:
+        lease.pk, lease.created_at = inserted
+    return inserted is not None
 
 
 def lease_again(network: Network, *, holder: str, hostname: str, mac: str, ipv4: str = "") -> Lease:

@@ -34,8 +34,6 @@ Bell = tuple[int, int, str, str, str]  # step id, attempt, task, node, lane
 TRIES = 5  # to begin, while others let go of the subject and take it
 UNDO_RETRIES = 4
 MOST_REASON = 255  # characters
-# The columns of an operation that change while it runs.
-CHANGES = ("state", "ending", "cancel_reason", "superseded_by", "error", "undone", "held", "started_at", "ended_at")
 ERROR = "error"  # the state of every noun that says: look at `error`, what is so is not what was asked for
 
 
@@ -272,13 +270,6 @@ def _can_begin(verb: Verb, row: Any) -> bool:
 def locked(operation_id: int) -> Operation:
     """The operation under its row lock; `db_now` is the database's time."""
     return Operation.objects.select_for_update().annotate(db_now=Now()).get(pk=operation_id)
-
-
-def lock(operation: Operation) -> None:
-    """As `locked`, for one that was read before: what may have changed is read again, the rest never changes."""
-    rows = Operation.objects.select_for_update().annotate(db_now=Now())
-    for name, value in rows.values(*CHANGES, "db_now").get(pk=operation.pk).items():
-        setattr(operation, name, value)
 
 
 def advance(operation: Operation, *, steps: list[Step] | None = None) -> Bell | None:

@@ -2,6 +2,7 @@
 
 Written as SQL, since a step must cost few statements and each must decide and write at once:
 
+    lock       the operation's row, which every change of it and of its steps begins with
     take       queued ──► running (or undoing, for an undo), if it waits for exactly this attempt
     hand_on    running ──► done, if it is still this attempt's; and the next one blocked ──► queued,
                or at once ──► running, when the worker goes on with it
@@ -21,6 +22,11 @@ from operations.models import Operation, Step
 from operations.states import StepState
 
 # The operation's lock first, as everywhere: a cancel sees the step either queued or in hand.
+_LOCK = """
+    SELECT state, ending, cancel_reason, superseded_by, error, undone, held, started_at, ended_at, statement_timestamp()
+      FROM operations_operation WHERE id = %s FOR UPDATE
+"""
+
 _TAKE = """
     WITH operation AS (
         SELECT id FROM operations_operation
@@ -82,6 +88,27 @@ _LET_GO = """
     INSERT INTO operations_event (account_id, subject_kind, subject_uid, operation_uid, name, message)
     VALUES (%(account)s, %(kind)s, %(subject)s, %(uid)s, %(name)s, %(message)s)
 """
+
+
+def lock(operation: Operation) -> None:
+    """Take the operation's lock, and read again what may have changed since it was read; `db_now` is the time there.
+
+    Raises Operation.DoesNotExist.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK, [operation.pk])
+        found = cursor.fetchone()
+    if found is None:
+        raise Operation.DoesNotExist
+    state, ending, cancel_reason, superseded_by, error, undone, held, started_at, ended_at, db_now = found
+    operation.state, operation.ending = state, ending
+    operation.cancel_reason, operation.superseded_by = cancel_reason, superseded_by
+    operation.error, operation.undone, operation.held = (
+        error and json.loads(error),
+        json.loads(undone),
+        json.loads(held),
+    )
+    operation.started_at, operation.ended_at, operation.db_now = started_at, ended_at, db_now
 
 
 def take(step_id: int, attempt: int, worker: str) -> list[Step]:

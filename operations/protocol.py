@@ -28,7 +28,7 @@ from operations import engine, register, timing
 from operations.bell import ring
 from operations.events import note_of
 from operations.faults import foreseen, told
-from operations.handover import hand_on, take, taken
+from operations.handover import hand_on, lock, take, taken
 from operations.keeper import keeper
 from operations.locks import subject_lock
 from operations.models import Operation, Step
@@ -203,7 +203,7 @@ def _settle(task: StepTask, run: StepRun, outcome: Outcome, known_at: float, nex
 
 def _lock(run: StepRun) -> None:
     try:
-        engine.lock(run.operation)
+        lock(run.operation)
     except ObjectDoesNotExist as gone:
         raise Fenced(f"{run.operation.uid} is not there any more") from gone
 

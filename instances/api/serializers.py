@@ -59,7 +59,7 @@ class InstanceSerializer(MovingSerializer):
         }
 
     def get_addresses(self, instance: Instance) -> list[str]:
-        return [vif.lease.ipv4 for vif in instance.vifs.all() if vif.lease]
+        return [vif.lease.ipv4 for vif in instance.cards if vif.lease]
 
     def get_vifs(self, instance: Instance) -> list[dict[str, Any]]:
         return [
@@ -69,7 +69,7 @@ class InstanceSerializer(MovingSerializer):
                 "mac": vif.lease.mac if vif.lease else None,
                 "ipv4": vif.lease.ipv4 if vif.lease else None,
             }
-            for vif in instance.vifs.all()
+            for vif in instance.cards
         ]
 
     def get_volumes(self, instance: Instance) -> list[dict[str, Any]]:
@@ -80,7 +80,7 @@ class InstanceSerializer(MovingSerializer):
                 "size_bytes": link.volume.size_bytes,
                 "state": link.volume.state,
             }
-            for link in instance.attachments.all()
+            for link in instance.links
         ]
 
     def get_ssh_keys(self, instance: Instance) -> list[str]:

@@ -49,7 +49,7 @@ class InstanceViewSet(ListModelMixin, RetrieveModelMixin, AccountScopedViewSet):
         )
         wish["node"] = self._node(wish["node"])
         instance, operation = services.launch_instance(self.access.account, **wish, requested_by=self.access.who)
-        return _accepted(instance, operation)
+        return _accepted(instance, operation, just_placed=True)
 
     def poweroff(self, request: Request, uid: str) -> Response:
         asked = PoweroffInput(data=request.data)
@@ -97,8 +97,9 @@ class InstanceViewSet(ListModelMixin, RetrieveModelMixin, AccountScopedViewSet):
         return node
 
 
-def _accepted(instance: Instance, operation: Operation) -> Response:
-    return accepted(InstanceSerializer(instance, context={"holders": {instance.uid: operation}}).data, operation)
+def _accepted(instance: Instance, operation: Operation, *, just_placed: bool = False) -> Response:
+    document = InstanceSerializer(instance, context={"holders": {instance.uid: operation}}).data
+    return accepted(document, operation, just_placed=just_placed)
 
 
 def _last_bytes(request: Request) -> int:

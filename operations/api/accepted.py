@@ -10,9 +10,13 @@ from operations.api.serializers import OperationSerializer
 from operations.models import Operation
 
 
-def accepted(document: dict[str, Any], operation: Operation) -> Response:
-    """`document` is the subject as it is printed; its `operation` becomes the whole operation."""
-    body = {**document, "operation": OperationSerializer(operation).data}
+def accepted(document: dict[str, Any], operation: Operation, *, just_placed: bool = False) -> Response:
+    """`document` is the subject as it is printed; its `operation` becomes the whole operation.
+
+    `just_placed`: on a node that this very request found to be in order, so nobody asks for its troubles again.
+    """
+    context = {"troubles": {}, "lane_troubles": {}} if just_placed else {}
+    body = {**document, "operation": OperationSerializer(operation, context=context).data}
     return Response(body, status=202, headers=location_of(operation))
 
 
