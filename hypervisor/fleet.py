@@ -93,10 +93,12 @@ class FleetObserver:
         if now - self._looked_at >= liveness.OBSERVE_EVERY_S:
             self._insist(self._look_at_all)
         try:
-            look = self._heard.get(timeout=LISTEN_EVERY_S)
+            looks = [self._heard.get(timeout=LISTEN_EVERY_S)]
+            while not self._heard.empty():  # nobody else takes from it
+                looks.append(self._heard.get())
         except queue.Empty:
             return
-        self._insist(partial(self._tell, look))
+        self._insist(partial(self._tell, looks))
 
     def _beat(self) -> None:
         self._beat_at = time.monotonic()
@@ -106,11 +108,12 @@ class FleetObserver:
         for pulse in beaten.filter(status=NodeStatus.OFFLINE):
             liveness.beat(self._nodes[pulse.pk])
 
-    def _tell(self, look: Observation) -> None:
+    def _tell(self, looks: list[Observation]) -> None:
         close_old_connections()
-        node = self._nodes.get(listeners.nodes_of([look.uid]).get(look.uid))
-        if node is not None:
-            for listener in listeners.on_seen:
+        placed = listeners.nodes_of([look.uid for look in looks])
+        for look in looks:
+            node = self._nodes.get(placed.get(look.uid))
+            for listener in listeners.on_seen if node else ():
                 listener(node, look)
 
     def _look_at_all(self) -> None:
