@@ -21,15 +21,19 @@ from operations import timing
 from operations.models import Operation, Step
 from operations.states import StepState
 
-# The operation's lock first, as everywhere: a cancel sees the step either queued or in hand.
+NEVER_CHANGES = [
+    "id", "uid", "account_id", "verb", "subject_kind", "subject_uid", "params", "requested_by", "request_id", "resumes",
+]  # fmt: skip
+
 _LOCK = """
     SELECT state, ending, cancel_reason, superseded_by, error, undone, held, started_at, ended_at, statement_timestamp()
       FROM operations_operation WHERE id = %s FOR UPDATE
 """
 
+# The operation's lock first, as everywhere: a cancel sees the step either queued or in hand.
 _TAKE = """
     WITH operation AS (
-        SELECT id FROM operations_operation
+        SELECT * FROM operations_operation
          WHERE id = (SELECT operation_id FROM operations_step WHERE id = %(step)s)
            FOR UPDATE
     ), taken AS (
@@ -43,17 +47,25 @@ _TAKE = """
          WHERE step.id = %(step)s AND step.operation_id = operation.id
            AND step.attempt = %(attempt)s AND step.worker = ''
            AND (step.state = 'queued' OR step.state = 'undoing' AND step.queued_at IS NOT NULL)
-     RETURNING step.operation_id, step.position
+     RETURNING step.*
     ), begun AS (
         UPDATE operations_operation AS operation
            SET state = 'running', started_at = statement_timestamp()
           FROM taken
          WHERE operation.id = taken.operation_id AND operation.state = 'queued'
+    ), mine AS (
+        SELECT * FROM taken
+         UNION ALL
+        SELECT * FROM operations_step
+         WHERE id = %(step)s AND attempt = %(attempt)s AND worker = %(worker)s AND ended_at IS NULL
+    ), from_here AS (
+        SELECT * FROM mine
+         UNION ALL
+        SELECT later.* FROM operations_step AS later JOIN mine USING (operation_id) WHERE later.position > mine.position
     )
-    SELECT operation_id, position FROM taken
-     UNION ALL
-    SELECT operation_id, position FROM operations_step
-     WHERE id = %(step)s AND attempt = %(attempt)s AND worker = %(worker)s AND ended_at IS NULL
+    SELECT from_here.*, row_to_json(operation) AS of_operation
+      FROM from_here JOIN operation ON operation.id = from_here.operation_id
+     ORDER BY from_here.position
 """
 
 _HAND_ON = """
@@ -117,14 +129,12 @@ def take(step_id: int, attempt: int, worker: str) -> list[Step]:
     May be asked again when the answer was lost: `worker` names one claim, not a process.
     """
     words = {"step": step_id, "attempt": attempt, "worker": worker, "lease": timedelta(seconds=timing.LEASE_S)}
-    with connection.cursor() as cursor:
-        cursor.execute(_TAKE, words)
-        found = cursor.fetchone()
-    if found is None:
-        return []
-    operation_id, position = found
-    steps = Step.objects.filter(operation=operation_id, position__gte=position).order_by("position")
-    return list(steps.select_related("operation"))
+    steps = list(Step.objects.raw(_TAKE, words))
+    for step in steps:
+        known = step.of_operation
+        # What is not named here is read when somebody asks for it; what may change is read with the lock.
+        step.operation = Operation.from_db(connection.alias, NEVER_CHANGES, [known[name] for name in NEVER_CHANGES])
+    return steps
 
 
 def hand_on(
