@@ -47,8 +47,8 @@ def _give_up(operation_id: int, troubles: dict[str, str]) -> None:
     with transaction.atomic():
         operation = engine.locked(operation_id)
         undoing = list(Step.objects.filter(operation=operation, state=StepState.UNDOING).order_by("-position"))
-        if any(step.worker for step in undoing):
-            return  # a worker has come back
+        if not undoing or any(step.worker for step in undoing):
+            return  # a worker has come back, or has even brought the operation to its end
         for step in undoing:
             trouble = troubles.get(step.node) or (step.queued_at and _is_dead(step) and _dead_lane(step))
             if not trouble or (operation.held and register.tasks[step.task].whole):

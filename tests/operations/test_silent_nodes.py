@@ -10,10 +10,11 @@ from django.db.models.functions import Now
 
 from operations import engine, protocol, register, timing
 from operations.giving_up import LANE_IS_DEAD_AFTER_S, give_up
-from operations.models import OperationSubject, Step
+from operations.models import Event, OperationSubject, Step
 from operations.recovery import lose
 from operations.states import Hold
-from tests.operations.parts import NODE, REMOVE, act, begin, steps_of, volume
+from tests.operations.parts import GROW, NODE, REMOVE, act, begin, steps_of, volume
+from volumes.models import Volume
 
 LONG_ENOUGH_S = timing.LEASE_S + 1
 SILENT = f"node {NODE}, silent since 2026-01-02 03:04:05 UTC"
@@ -117,6 +118,24 @@ def test_a_worker_that_was_thought_lost_writes_nothing_when_it_comes_back(bells,
     bells.answer()
     assert Step.objects.values().get(operation=operation) == before
     assert (state_of(operation), state_of(subject)) == ("cancelled", "error")
+
+
+def test_what_a_worker_undid_while_it_was_judged_is_not_ended_twice(half_done, silence, bells, monkeypatch):
+    """The node comes back between the look at what waits and the lock of the operation."""
+    subject, operation = half_done
+    engine.cancel(operation, reason="by the tests")
+
+    def comes_back(asked):
+        bells.answer()
+        Volume.objects.filter(pk=subject.pk).update(state="available")
+        begin(subject, {"act": "nothing", "moves": "resizing"}, verb=GROW)
+        return dict.fromkeys(asked, SILENT)
+
+    monkeypatch.setattr(register, "node_troubles", [comes_back])
+    give_up(LONG_ENOUGH_S)
+    assert (state_of(operation), operation.held) == ("cancelled", [])
+    assert state_of(subject) == "resizing", "it belongs to the next operation by now"
+    assert Event.objects.filter(operation_uid=operation.uid, name="volume.build.cancelled").count() == 1
 
 
 def queued_ago(operation, seconds):
