@@ -251,7 +251,7 @@ def allowed_verbs(row: Any, open_operation: Operation | None) -> list[str]:
     """The offered verbs that would be taken now; while busy, those that can supersede (poweroff: with force)."""
     verbs = register.nouns[row.KIND].verbs.values() if row.KIND in register.nouns else ()
     if open_operation is not None:
-        waits = open_operation.state == OperationState.WAITING or open_operation.cancel_reason
+        waits = open_operation.state == OperationState.WAITING or open_operation.superseded_by
         return (
             []
             if waits

@@ -189,6 +189,18 @@ def test_superseding_while_undo_runs_waits_for_the_undo(bells, in_threads):
     assert state_of(subject) == "deleted"
 
 
+def test_what_is_being_cancelled_can_be_superseded_and_says_so(bells):
+    subject = volume()
+    operation = begin(subject)
+    operation.steps.update(state="running", worker="somewhere")
+    engine.cancel(operation, reason="by the tests")
+    assert engine.allowed_verbs(subject, engine.holder_of(subject.uid)) == ["remove"]
+    waiting = begin(subject, verb=REMOVE)
+    assert waiting.state == "waiting"
+    assert engine.allowed_verbs(subject, engine.holder_of(subject.uid)) == [], "one waits already"
+    assert engine.allowed_verbs(subject, waiting) == []
+
+
 def test_superseding_twice_refuses_the_second_while_the_first_waits(bells, in_threads):
     subject, began, go_on = volume(), threading.Event(), threading.Event()
 
