@@ -31,8 +31,10 @@ def keep(node: Node, kind: StrayKind, sightings: list[Sighting]) -> None:
     seen = {sighting.name for sighting in sightings}
     listed = Stray.objects.filter(node=node, kind=kind).exclude(state__in=(*GONE, *Stray.MOVING))
     for stray in listed.exclude(name__in=seen):
-        stray.delete()
-        note("node", node.uid, "node.stray.gone", f"{stray.name} is seen on {node} no more")
+        with transaction.atomic():
+            deleted, _ = listed.filter(pk=stray.pk).delete()
+            if deleted:  # else an operation has begun on it meanwhile
+                note("node", node.uid, "node.stray.gone", f"{stray.name} is seen on {node} no more")
     for sighting in sightings:
         found(node, kind, sighting)
 

@@ -11,6 +11,7 @@ from hypervisor.contract import GuestSpec, Hypervisor, Observed, SeedSpec
 from hypervisor.models import Stray, StrayKind
 from instances import adoption
 from instances.adoption import Found
+from instances.models import Instance
 from operations.run import StepRun
 from operations.task import step_task
 from volumes import orphans
@@ -59,8 +60,13 @@ def _whole(stray: Stray, uid: str, size_bytes: int = 0, disk_format: str = "") -
 
 @step_task("instances.remove_stray")
 def remove_stray(run: StepRun) -> dict:
-    """Leave nothing of the guest on its node but its disks."""
+    """Leave nothing of the guest on its node but its disks, unless it is an instance of the node by now."""
     stray = _stray(run)
+    if Instance.objects.on_node(stray.node).filter(uid=stray.name).exists():
+        raise Permanent(
+            f"{stray.name} is an instance of {stray.node}, no stray; its guest was left alone",
+            advice="Terminate the instance if nobody wants it.",
+        )
     spec = GuestSpec(
         uid=stray.name,
         slot=0,

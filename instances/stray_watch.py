@@ -15,18 +15,24 @@ from volumes import orphans
 
 def seen(node: Node, uid: str) -> None:
     """Something was heard of a guest that no row knows; what was heard may be old. Raises Transient."""
-    sighting = _look(node, uid)
-    if sighting is not None and not Instance.objects.on_node(node).filter(uid=uid).exists():
+    sighting = _stray(node, uid)
+    if sighting is not None:
         strays.found(node, StrayKind.GUEST, sighting)
 
 
 def seen_all(node: Node, looks: list[Observation]) -> None:
     """Report the strays among all guests of the node, and the disks that are nobody's. Raises Transient."""
     known = set(Instance.objects.on_node(node).values_list("uid", flat=True))
-    # Looked at again after the rows were read: a guest may have been terminated in between.
-    sightings = [found for look in looks if look.uid not in known and (found := _look(node, look.uid))]
+    # Each is looked at again after the rows were read: a guest may have been terminated in between.
+    sightings = [found for look in looks if look.uid not in known and (found := _stray(node, look.uid))]
     strays.keep(node, StrayKind.GUEST, sightings)
     orphans.report(node, besides={disk["uid"] for found in sightings for disk in found.facts.get("disks", ())})
+
+
+def _stray(node: Node, uid: str) -> Sighting | None:
+    """The guest as it is now; None: it is gone, or an operator has adopted it meanwhile."""
+    sighting = _look(node, uid)
+    return None if Instance.objects.on_node(node).filter(uid=uid).exists() else sighting
 
 
 def _look(node: Node, uid: str) -> Sighting | None:

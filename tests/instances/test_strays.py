@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from django.db.models import QuerySet
 
+import hypervisor.strays
 from core.errors import Conflict, Invalid, NotFound
 from hypervisor.contract import DiskSpec, GuestFacts, NicSpec, Observation, Observed
 from hypervisor.models import NodeRoom, Stray
@@ -290,6 +292,41 @@ def test_a_stray_that_is_being_adopted_is_busy_and_stays_on_the_list(world, appe
     assert strays.strays_of(world.node) == [stray]
 
 
+def test_a_guest_that_was_adopted_after_the_look_is_no_stray(world, appear, bells, monkeypatch):
+    stray, describe = appear(), world.hypervisor.describe
+
+    def adopted_meanwhile(uid):
+        monkeypatch.setattr(world.hypervisor, "describe", describe)
+        adopt(world, stray)
+        bells.answer()
+        return describe(uid)
+
+    monkeypatch.setattr(world.hypervisor, "describe", adopted_meanwhile)
+    look(world)
+    assert Instance.objects.get().uid == NAME
+    assert strays.strays_of(world.node) == []
+
+
+def test_a_stray_that_an_operation_has_taken_after_the_look_stays(world, appear, monkeypatch):
+    stray, operations = appear(), []
+    del world.hypervisor.guests[NAME]
+    monkeypatch.setattr(
+        hypervisor.strays, "note", lambda *words: pytest.fail("it is not gone, an operator is at it")
+    )
+    listed = QuerySet.__iter__
+
+    def taken_meanwhile(rows):
+        found = list(listed(rows))
+        if rows.model is Stray and not operations:
+            operations.append("being begun")
+            operations.append(adopt(world, stray))
+        return iter(found)
+
+    monkeypatch.setattr(QuerySet, "__iter__", taken_meanwhile)
+    look(world)
+    assert Stray.objects.get().state == "adopting"
+
+
 # --- quarantine ----------------------------------------------------------------------------------------------------
 
 
@@ -320,6 +357,17 @@ def test_the_guest_of_a_row_that_is_elsewhere_or_terminated_can_be_put_into_quar
     assert world.hypervisor.guests == {}
     instance.refresh_from_db()
     assert instance.state == state
+
+
+def test_the_guest_of_an_instance_is_left_alone(world, appear, bells, running):
+    stray, instance = appear(), running()
+    operation = strays.quarantine_stray(stray, account=datacenter.account(), requested_by="operator")
+    Instance.objects.filter(pk=instance.pk).update(uid=NAME)
+    bells.answer()
+    operation.refresh_from_db()
+    assert operation.state == "failed"
+    assert "left alone" in operation.error["message"]
+    assert world.hypervisor.guests[NAME] == "running"
 
 
 def test_a_disk_that_a_volume_owns_is_left_alone(world, appear, bells, running):
