@@ -157,6 +157,7 @@ def _resume(operation: Operation, row: Any, verb: Verb) -> Verb:
 
 def _wait_behind(operation: Operation, open_one: Operation, verb: Verb, row: Any) -> None:
     operation.state = OperationState.WAITING
+    operation.began_in = ""  # it will begin wherever the other one stops
     operation.save(force_insert=True)
     if not _held(operation, row, Hold.WAITING):
         raise _busy_with_holder(row, Hold.WAITING)
@@ -406,15 +407,15 @@ def _settle_subjects(operation: Operation) -> str | None:
         return None
     if operation.state == OperationState.DONE:
         row.state, row.error = verb.to, None
-    elif not operation.superseded_by and _never_began(operation, row):
-        row.state = operation.began_in
     elif not operation.superseded_by:
-        row.state = verb.failed_to if operation.state == OperationState.FAILED else verb.cancelled_to
-        if operation.held:  # not all could be undone: nobody may take it for what it was before
-            row.state = ERROR
-        row.error = _reason(operation, row)
-        held = OperationSubject.objects.filter(operation=operation, hold=Hold.OPEN)
-        _give_up_others(list(held), row)
+        if _never_began(operation, row):
+            row.state = operation.began_in
+        else:
+            row.state = verb.failed_to if operation.state == OperationState.FAILED else verb.cancelled_to
+            if operation.held:  # not all could be undone: nobody may take it for what it was before
+                row.state = ERROR
+            row.error = _reason(operation, row)
+        _give_up_others(operation, row)
     row.save(update_fields=["state", "error"])
     verb.on_end(row, operation)
     if operation.state != OperationState.DONE:
@@ -435,10 +436,13 @@ def _reason(operation: Operation, row: Any) -> dict[str, Any] | None:
     """Why the subject is not what it was asked to be; None when it was cancelled and nothing is left of that."""
     if operation.error:
         return {**operation.error, "operation": operation.uid}
-    if row.state != ERROR:
-        return None
+    return _cancelled(operation, row.KIND) if row.state == ERROR else None
+
+
+def _cancelled(operation: Operation, kind: str) -> dict[str, Any]:
+    """What a subject of this kind says that a cancel left in error."""
     what = operation.verb.partition(".")[2]
-    possible = [verb.name for verb in register.nouns[row.KIND].verbs.values() if verb.offered and ERROR in verb.frm]
+    possible = [verb.name for verb in register.nouns[kind].verbs.values() if verb.offered and ERROR in verb.frm]
     return {
         "class": "Cancelled",
         "message": "; ".join([f"{what} was cancelled: {operation.cancel_reason}", *operation.held]),
@@ -449,12 +453,12 @@ def _reason(operation: Operation, row: Any) -> dict[str, Any] | None:
     }
 
 
-def _give_up_others(held: list[OperationSubject], main: Any) -> None:
-    """Subjects beside the main one that are still moving end in error with the same reason."""
-    for subject in held:
+def _give_up_others(operation: Operation, main: Any) -> None:
+    """Subjects beside the main one that are still moving end in error, with its reason if it has one."""
+    for subject in operation.subjects.filter(hold=Hold.OPEN).exclude(uid=main.uid):
         model = register.nouns[subject.kind].model
-        if subject.uid != main.uid:
-            model.objects.filter(uid=subject.uid, state__in=model.MOVING).update(state=ERROR, error=main.error)
+        error = main.error or _cancelled(operation, subject.kind)
+        model.objects.filter(uid=subject.uid, state__in=model.MOVING).update(state=ERROR, error=error)
 
 
 def _last_words(operation: Operation, became: str | None) -> str:

@@ -21,7 +21,7 @@ class Operation(Row):
     verb = models.CharField(max_length=64)  # "instance.launch"
     subject_kind = models.CharField(max_length=32)
     subject_uid = models.CharField(max_length=255)
-    began_in = models.CharField(max_length=16, blank=True)  # the state of the subject when it was asked for
+    began_in = models.CharField(max_length=16, blank=True)  # the state of its subject; "": it superseded another
     state = models.CharField(max_length=16, choices=OperationState, default=OperationState.QUEUED)
     ending = models.CharField(max_length=16, choices=OperationState, blank=True)
     params = models.JSONField(default=dict)

@@ -171,3 +171,28 @@ def test_retry_of_what_is_healthy_or_busy_or_in_error_for_no_known_reason_is_ref
     burnt.refresh_from_db()
     assert "retry" in engine.allowed_verbs(burnt, None)
     assert "retry" not in engine.allowed_verbs(volume("error"), None)
+
+
+def test_a_retry_that_is_cancelled_before_it_began_leaves_nothing_in_motion(bells, ran):
+    other = volume()
+    beside = {"moves_beside": [other.uid, "creating", "available"]}
+    subject, first = failed(bells, {"act": "fails", **beside}, also=[other.uid])
+    again = retry(subject)
+    other.refresh_from_db()
+    assert other.state == "creating"
+    engine.cancel(again, reason="by the tests")
+    for row in (again, subject, other):
+        row.refresh_from_db()
+    assert (again.state, subject.state, other.state) == ("cancelled", "error", "error")
+    assert (subject.error["operation"], other.error["operation"]) == (first.uid, first.uid)
+
+
+def test_what_moved_beside_something_that_is_well_says_why_it_is_in_error(bells):
+    subject, other = volume("available"), volume()
+    begin_beside = {"act": "nothing", "moves_beside": [other.uid, "creating", "available"]}
+    operation = begin(subject, begin_beside, verb=GROW, also=[other.uid])
+    engine.cancel(operation, reason="by the tests")
+    for row in (subject, other):
+        row.refresh_from_db()
+    assert (subject.state, subject.error, other.state) == ("available", None, "error")
+    assert "grow was cancelled: by the tests" in other.error["message"]

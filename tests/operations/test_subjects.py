@@ -13,6 +13,7 @@ from operations.run import StepRun
 from operations.states import Hold
 from tests.operations import parts
 from tests.operations.parts import BUILD, GROW, REMOVE, act, begin, steps_of, volume
+from volumes.models import Volume
 
 
 def state_of(row):
@@ -115,6 +116,17 @@ def test_superseding_between_two_steps(bells):
     second = begin(subject, verb=REMOVE)
     bells.answer()
     assert (state_of(first), state_of(second), state_of(subject)) == ("cancelled", "done", "deleted")
+
+
+def test_what_superseded_something_half_done_is_not_taken_back_to_the_state_before_it(bells):
+    """Whoever asked had read the subject before it began to move."""
+    subject = volume("available")
+    early = Volume.objects.get(pk=subject.pk)
+    begin(subject, {"act": "nothing", "moves": "resizing"}, {"act": "refuse", "lane": "bulk"}, verb=GROW)
+    protocol.run_step(*bells.pop(0))
+    second = begin(early, verb=REMOVE)
+    engine.cancel(second, reason="by the tests")
+    assert (state_of(second), state_of(subject)) == ("cancelled", "error")
 
 
 def test_superseding_while_a_step_settles_waits_for_the_settlement(bells, in_threads):
