@@ -7,7 +7,7 @@ import threading
 import structlog
 from django.db import close_old_connections, connection
 
-from core.database import DATABASE_ERRORS, unreachable
+from core.database import unreachable
 from core.errors import WorkError
 from core.units import size
 from hypervisor import local
@@ -31,16 +31,22 @@ def keep_house(node: Node) -> None:
 def _tidy_for_ever(node: Node) -> None:
     pause = threading.Event()
     while True:
-        try:
-            tidy(node)
-        except WorkError as fault:
-            log.warning("tidying failed; it is tried again", why=fault.message)
-        except DATABASE_ERRORS as exc:
-            if not unreachable(exc):
-                raise
-            log.warning("the database did not answer; what was tidied is told later", error=str(exc).strip())
-            connection.close()
+        _try_to_tidy(node)
         pause.wait(EVERY_S)
+
+
+def _try_to_tidy(node: Node) -> None:
+    """Nothing that goes wrong ends the thread: a trash that nobody empties fills the disk."""
+    try:
+        tidy(node)
+    except WorkError as fault:
+        log.warning("tidying failed; it is tried again", why=fault.message)
+    except Exception as exc:
+        if not unreachable(exc):
+            log.exception("tidying failed in a way that nobody foresaw; it is tried again")
+            return
+        log.warning("the database did not answer; what was tidied is told later", error=str(exc).strip())
+        connection.close()
 
 
 def tidy(node: Node) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -126,3 +127,20 @@ def test_the_spare_room_is_a_part_of_a_small_disk_and_never_more_than_a_gibibyte
 
     assert missing(8 * 1024 * MIB) == int(8 * 1024 * MIB * 0.05)
     assert missing(2**42) == 2**30
+
+
+def test_what_nobody_foresaw_does_not_end_the_housekeeping(node_dir, trash, monkeypatch):
+    """A thread that is gone empties no trash for the life of the process, and the disk fills."""
+    node, rounds, twice = datacenter.node(), [], threading.Event()
+
+    def tidy(node):
+        rounds.append(node)
+        if len(rounds) == 1:
+            raise OSError("a file went while it was looked at")
+        twice.set()
+        threading.Event().wait()
+
+    monkeypatch.setattr(housekeeping, "EVERY_S", 0.01)
+    monkeypatch.setattr(housekeeping, "tidy", tidy)
+    threading.Thread(target=housekeeping._tidy_for_ever, args=[node], daemon=True).start()
+    assert twice.wait(60)
