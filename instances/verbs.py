@@ -49,10 +49,11 @@ def _give_back(instance: Instance, operation: Operation) -> None:
     """A terminated instance holds nothing: no room, no slot, no addresses."""
     if instance.state != S.TERMINATED:
         return
-    for vif in instance.vifs.all():
-        leases.release(holder=vif.uid)
+    # Locks in the order of a launch: the node's room, then the network's addresses.
     if claim(Instance.objects.filter(pk=instance.pk, room_held=True), room_held=False):
         rooms.give_back(instance.node, vcpus=instance.vcpus, memory_mib=instance.memory_mib)
+    for vif in instance.vifs.all():
+        leases.release(holder=vif.uid)
     Instance.objects.filter(pk=instance.pk).update(slot=None, terminated_at=Now())
 
 
