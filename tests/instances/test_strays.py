@@ -310,9 +310,7 @@ def test_a_guest_that_was_adopted_after_the_look_is_no_stray(world, appear, bell
 def test_a_stray_that_an_operation_has_taken_after_the_look_stays(world, appear, monkeypatch):
     stray, operations = appear(), []
     del world.hypervisor.guests[NAME]
-    monkeypatch.setattr(
-        hypervisor.strays, "note", lambda *words: pytest.fail("it is not gone, an operator is at it")
-    )
+    monkeypatch.setattr(hypervisor.strays, "note", lambda *words: pytest.fail("it is not gone, an operator is at it"))
     listed = QuerySet.__iter__
 
     def taken_meanwhile(rows):
