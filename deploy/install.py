@@ -248,12 +248,17 @@ def install_environment(requirements: list[Path]) -> None:
     if wanted.items() <= read_stamp().items():
         return
     with locked(CLONE):
-        stamp = read_stamp()
+        stamp, fits = read_stamp(), _fits()
+        if VENV.is_symlink() and not fits:
+            raise InstallError(
+                f"{VENV} is a link to {VENV.resolve()}, which was not made for this place and stays as it is. "
+                f"Remove the link, and {VENV.name} is made here."
+            )
         log = CLONE / "build" / "install.log"
         log.parent.mkdir(exist_ok=True)
         log.write_text("")
         STAMP.unlink(missing_ok=True)  # until all of it is done nothing is promised
-        if not _fits():
+        if not fits:
             stamp = {}
             with stage("environment", f"make {VENV.name} with Python {sys.version.split()[0]}"):
                 run_logged([sys.executable, "-m", "venv", "--clear", str(VENV)], log)

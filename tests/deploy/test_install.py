@@ -79,6 +79,22 @@ def test_an_environment_that_was_moved_is_made_anew(monkeypatch: pytest.MonkeyPa
     assert not install._fits()
 
 
+def test_an_environment_behind_a_link_is_somebody_else_s_and_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    theirs, link = tmp_path / "theirs", tmp_path / "clone" / ".venv"
+    theirs.mkdir()
+    (theirs / "pyvenv.cfg").write_text(f"command = python3 -m venv {theirs}\n")
+    link.parent.mkdir()
+    link.symlink_to(theirs)
+    for name, path in {"CLONE": link.parent, "VENV": link, "PYTHON": link / "bin" / "python"}.items():
+        monkeypatch.setattr(install, name, path)
+    monkeypatch.setattr(install, "STAMP", link / "installed.json")
+    (theirs / "installed.json").write_text("{}")
+    (tmp_path / "clone" / "pyproject.toml").write_text("")
+    with pytest.raises(install.InstallError, match=f"is a link to {theirs}"):
+        install.install_environment([])
+    assert {path.name for path in theirs.iterdir()} == {"pyvenv.cfg", "installed.json"}
+
+
 def test_a_second_installation_waits_for_the_first(tmp_path: Path):
     with install.locked(tmp_path):
         other = os.open(tmp_path, os.O_RDONLY)
