@@ -46,13 +46,15 @@ def _quarantine(stray: Stray, params: dict[str, Any]) -> Plan:
     return Plan((remove, *discard) if stray.kind == StrayKind.GUEST else tuple(discard))
 
 
-def _verb(name: str, to: StrayState, plan: Any) -> Verb:
+def _verb(name: str, to: StrayState, plan: Any, says: str) -> Verb:
     """What did not come to its end leaves a stray: the next look shows what is left of it."""
-    return Verb("stray", name, frozenset({S.SEEN}), to, plan, failed_to=S.SEEN, cancelled_to=S.SEEN, offered=False)
+    return Verb("stray", name, frozenset({S.SEEN}), to, plan, failed_to=S.SEEN, cancelled_to=S.SEEN, says=says)
 
 
 #                   name          to             plan
-ADOPT = _verb("adopt", S.ADOPTED, _adopt)
-QUARANTINE = _verb("quarantine", S.QUARANTINED, _quarantine)
+ADOPT = _verb("adopt", S.ADOPTED, _adopt, "makes it an instance or a volume of an account, as it is")
+QUARANTINE = _verb(
+    "quarantine", S.QUARANTINED, _quarantine, "ends the guest, and moves the disks that are nobody's to the trash"
+)
 
 STRAY = [ADOPT, QUARANTINE]

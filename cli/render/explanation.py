@@ -101,13 +101,16 @@ def _next(page: Page, document: Item) -> None:
     page.heading("What can be done")
     steps = document.get("next") or []
     for step in steps:
-        page.text(f"- {_command(step)}{word(step.get('says'))}", indent=2, hang=2)
+        page.text(f"- {_command(step, document)}{word(step.get('says'))}", indent=2, hang=2)
     if not steps:
         page.text("Nothing is left to do.", indent=2)
 
 
-def _command(step: Item) -> str:
-    """ "vdc instance retry i-…: "; "" for advice that is no command."""
+def _command(step: Item, document: Item) -> str:
+    """ "vdc instance retry i-…: "; "" for advice that is no command. Strays are named with their node."""
     verb, on = step.get("verb"), word(step.get("on"))
+    if verb and on.startswith("st-"):
+        node = word((document.get("asked") or {}).get("node")).partition(" ")[0]
+        return f"vdc node {word(verb)} {node} {on}{' --account ACCOUNT' if verb == 'adopt' else ''}: "
     noun = {"op": "operation", "i": "instance", "vol": "volume", "wmi": "image"}.get(on.partition("-")[0])
     return f"vdc {noun} {word(verb)} {on}: " if verb and noun else ""

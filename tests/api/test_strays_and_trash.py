@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from accounts.models import AccessRecord, Role
-from hypervisor.models import Stray
+from hypervisor.models import Node, Stray
 from tests.api import world
 from tests.api.checks import nothing_changes, told
 
@@ -108,3 +108,19 @@ def test_the_trash_of_a_node_that_nobody_serves_is_a_503_that_names_it(operator,
     with nothing_changes():
         answer = asked()
     told(answer, 503, "files_server", names=(node.uid,))
+
+
+def test_a_node_without_a_files_server_has_no_trash_to_be_asked_for(operator, node):
+    Node.objects.filter(pk=node.pk).update(files_url="")
+    told(operator.get(path(node, "trash")), 409, "no_files_server", names=(node.uid,))
+
+
+def test_a_stray_allows_what_is_then_taken_and_nothing_while_it_is_busy(operator, theirs, node, stray):
+    bodies = {"adopt": {"account": theirs.uid, "image": world.image(theirs).uid}, "quarantine": {}}
+    assert operator.get(path(node, "strays", stray.uid)).json()["allowed_verbs"] == list(bodies)
+    for verb, body in bodies.items():
+        other = Stray.objects.create(
+            node=node, kind="guest", name=f"i-{verb}", hypervisor="lxc", observed="running", facts=FACTS
+        )
+        assert operator.post(path(node, "strays", other.uid, verb), body).status_code == 202
+        assert operator.get(path(node, "strays", other.uid)).json()["allowed_verbs"] == []

@@ -91,6 +91,15 @@ def test_a_row_of_which_little_is_known_is_explained(api, vdc):
     assert "Nothing is left to do." in out
 
 
+def test_a_stray_is_told_with_the_commands_that_name_its_node(api, vdc):
+    verbs = [{"verb": verb, "on": "st-7d2kq9xw", "says": "does it"} for verb in ("adopt", "quarantine")]
+    asked = {"node": "hn-3f7h2k9s (one)"}
+    api.on("GET", "explain/st-7d2kq9xw", {"id": "st-7d2kq9xw", "verdict": "…", "asked": asked, "next": verbs})
+    out = vdc("explain", "st-7d2kq9xw").out
+    assert "- vdc node adopt hn-3f7h2k9s st-7d2kq9xw --account ACCOUNT: does it\n" in out
+    assert "- vdc node quarantine hn-3f7h2k9s st-7d2kq9xw: does it\n" in out
+
+
 def test_an_unknown_id_is_refused_in_a_sentence(api, vdc):
     api.on("GET", "explain/i-00000000", problem(404, "There is no row i-00000000.", "not_found"))
     ended = vdc("explain", "i-00000000")
