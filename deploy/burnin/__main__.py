@@ -38,7 +38,8 @@ def main(words: list[str] | None = None) -> int:
         print("burnin: interrupted", file=sys.stderr)
         return 130
     if result.failure:
-        print(f"{result.failure}\nReport: {result.path}\nAgain: make burnin SEED={seed} MINUTES={chosen.minutes:g}")
+        again = f"{sys.executable} manage.py burnin --seed {seed} --minutes {chosen.minutes:g}"
+        print(f"{result.failure}\nReport: {result.path}\nAgain: {again}")
     print(result.closing_line)
     return 0 if result.is_good else 1
 
