@@ -25,6 +25,7 @@ from typing import Any
 from bench.report import Claim, conclude
 from bench.stack import door_of, operator_login, own_stack
 from cli.client import Client
+from deploy.laptop import StackError
 
 STACK = "vdccancel"
 ROUNDS = 25
@@ -101,17 +102,21 @@ def _moment(text: str) -> float:
 
 
 def main() -> int:
-    with own_stack(STACK) as content, tempfile.TemporaryDirectory() as work, slow_server() as url:
-        with door_of(operator_login(content, Path(work))) as door:
-            rounds = [one_round(door, url) for _ in range(ROUNDS)]
-        parts = list(Path(content["state_dir"]).rglob("*.part"))
+    try:
+        with own_stack(STACK) as content, tempfile.TemporaryDirectory() as work, slow_server() as url:
+            with door_of(operator_login(content, Path(work))) as door:
+                rounds = [one_round(door, url) for _ in range(ROUNDS)]
+            parts = list(Path(content["state_dir"]).rglob("*.part"))
+    except StackError as exc:
+        print(f"bench: {exc}", file=sys.stderr)
+        return 2
     stopped, undone = ([one[name] for one in rounds] for name in ("stopped", "undone"))
     claims = [
-        Claim("copy_stopped_median", statistics.median(stopped), "s", AIM_STOPPED_S),
-        Claim("copy_stopped_most", max(stopped), "s"),
-        Claim("undone_median", statistics.median(undone), "s"),
-        Claim("undone_most", max(undone), "s"),
-        Claim("parts_left", len(parts), "files", 0),
+        Claim("cancel.copy_stopped_median", statistics.median(stopped), "s", AIM_STOPPED_S),
+        Claim("cancel.copy_stopped_most", max(stopped), "s"),
+        Claim("cancel.undone_median", statistics.median(undone), "s"),
+        Claim("cancel.undone_most", max(undone), "s"),
+        Claim("cancel.parts_left", len(parts), "files", 0),
     ]
     return 0 if conclude("cancel", METHOD, {"rounds": rounds}, claims) else 1
 
