@@ -10,22 +10,19 @@ import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from functools import partial
 
 import structlog
 from django.conf import settings
-from django.db import close_old_connections, connection
+from django.db import close_old_connections
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
-from core.database import DATABASE_ERRORS, unreachable
-from core.errors import WorkError
 from hypervisor import listeners, liveness, local
 from hypervisor.contract import Hypervisor, Observation
+from hypervisor.insisting import insist
 from hypervisor.models import Node, NodePulse, NodeRoom, NodeStatus
 from hypervisor.opening import this_start
-from operations import timing
 
 log = structlog.get_logger()
 
@@ -33,7 +30,6 @@ VCPUS = 64
 MEMORY_MIB = 256 * 1024
 DISK_BYTES = 16 << 40
 LISTEN_EVERY_S = 0.5
-PAUSE_AWAY_S = 1 * timing.SCALE
 
 
 def nodes() -> QuerySet[Node]:
@@ -73,7 +69,7 @@ class FleetObserver:
         driver = local.driver(Hypervisor.FAKE)
         unlisten = driver.listen(self._heard.put, lambda why: log.warning("the line to the fake world broke", why=why))
         for work in (self._look_at_all, self._start, self._beat):
-            self._insist(work)
+            insist(work, self._stop)
         while not self._stop.is_set():
             self._turn()
         unlisten()
@@ -89,16 +85,16 @@ class FleetObserver:
     def _turn(self) -> None:
         now = time.monotonic()
         if now - self._beat_at >= liveness.HEARTBEAT_S:
-            self._insist(self._beat)
+            insist(self._beat, self._stop)
         if now - self._looked_at >= liveness.OBSERVE_EVERY_S:
-            self._insist(self._look_at_all)
+            insist(self._look_at_all, self._stop)
         try:
             looks = [self._heard.get(timeout=LISTEN_EVERY_S)]
             while not self._heard.empty():  # nobody else takes from it
                 looks.append(self._heard.get())
         except queue.Empty:
             return
-        self._insist(partial(self._tell, looks))
+        insist(partial(self._tell, looks), self._stop)
 
     def _beat(self) -> None:
         self._beat_at = time.monotonic()
@@ -128,20 +124,3 @@ class FleetObserver:
             for listener in listeners.on_seen_all:
                 listener(node, seen_on[node.pk])
         NodePulse.objects.filter(node__in=self._nodes).update(observed_at=Now())
-
-    def _insist(self, work: Callable[[], None]) -> None:
-        """Do it until the database has answered."""
-        while True:
-            try:
-                work()
-                return
-            except WorkError as fault:
-                log.warning("the fleet cannot be observed now; nothing is concluded", why=fault.message)
-                return
-            except DATABASE_ERRORS as exc:
-                if not unreachable(exc):
-                    raise
-                log.warning("the database did not answer; what was seen is kept", error=str(exc).strip())
-                connection.close()
-            if self._stop.wait(PAUSE_AWAY_S):
-                return

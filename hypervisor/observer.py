@@ -18,16 +18,16 @@ from datetime import timedelta
 from functools import partial
 
 import structlog
-from django.db import close_old_connections, connection
+from django.db import close_old_connections
 from django.db.models import Q
 from django.db.models.functions import Now
 
 from core.claim import claim
-from core.database import DATABASE_ERRORS, unreachable
 from core.errors import WorkError
 from hypervisor import listeners, liveness, local
 from hypervisor.contract import Observation
 from hypervisor.drivers.base import Driver
+from hypervisor.insisting import insist
 from hypervisor.models import Node, NodePulse
 from hypervisor.opening import this_start
 from operations import timing
@@ -36,7 +36,6 @@ from operations.locks import HeldElsewhere
 
 log = structlog.get_logger()
 
-PAUSE_AWAY_S = 1 * timing.SCALE
 LISTEN_AGAIN_S = 1 * timing.SCALE
 
 
@@ -55,18 +54,18 @@ class Observer:
         self._me = f"{platform.node()}:{os.getpid()}"
 
     def run(self) -> None:
-        self._insist(self._hold_node)
+        insist(self._hold_node, self._stop)
         for hypervisor in self._node.hypervisors:
             self._listen(hypervisor)
-        self._insist(self._tend)
-        self._insist(self._look_at_all)
-        self._insist(self._start_if_new)
-        self._insist(self._beat)
+        insist(self._tend, self._stop)
+        insist(self._look_at_all, self._stop)
+        insist(self._start_if_new, self._stop)
+        insist(self._beat, self._stop)
         while not self._stop.is_set():
             self._turn()
         for unlisten in self._unlisten.values():
             unlisten()
-        self._insist(self._let_go)
+        insist(self._let_go, self._stop)
 
     # --- start -------------------------------------------------------------------------------------------------
 
@@ -107,19 +106,19 @@ class Observer:
                 self._listen(hypervisor)
         if now - self._beat_at >= liveness.HEARTBEAT_S:
             if not self._is_open:  # a hypervisor could not be asked at the first try
-                self._insist(self._start_if_new)
-            self._insist(self._beat)
+                insist(self._start_if_new, self._stop)
+            insist(self._beat, self._stop)
         if now - self._looked_at >= liveness.OBSERVE_EVERY_S:
-            self._insist(self._tend)
-            self._insist(self._look_at_all)
+            insist(self._tend, self._stop)
+            insist(self._look_at_all, self._stop)
         try:
             look = self._heard.get(timeout=min(liveness.HEARTBEAT_S, LISTEN_AGAIN_S))
         except queue.Empty:
             return
         if look is None:  # a line came back: what happened meanwhile was not heard
-            self._insist(self._look_at_all)
+            insist(self._look_at_all, self._stop)
         else:
-            self._insist(partial(self._tell, look))
+            insist(partial(self._tell, look), self._stop)
 
     def _beat(self) -> None:
         self._beat_at = time.monotonic()
@@ -169,20 +168,3 @@ class Observer:
     def _lost(self, hypervisor: str, why: str) -> None:
         log.warning("the line to the hypervisor broke", hypervisor=hypervisor, why=why)
         self._deaf[hypervisor] = time.monotonic() + LISTEN_AGAIN_S
-
-    def _insist(self, work: Callable[[], None]) -> None:
-        """Do it until the database has answered; a hypervisor that cannot be asked is asked at the next turn."""
-        while True:
-            try:
-                work()
-                return
-            except WorkError as fault:
-                log.warning("the node cannot be observed now; nothing is concluded", why=fault.message)
-                return
-            except DATABASE_ERRORS as exc:
-                if not unreachable(exc):
-                    raise
-                log.warning("the database did not answer; what was seen is kept", error=str(exc).strip())
-                connection.close()
-            if self._stop.wait(PAUSE_AWAY_S):
-                return
