@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from django.db import connection
 
-from hypervisor import listeners, local
+from hypervisor import insisting, listeners, local
 from hypervisor import observer as module
 from hypervisor.contract import Observation, Observed, Transient
 from hypervisor.models import Node, NodePulse
@@ -62,7 +62,7 @@ class Told:
 def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
     driver = Driver()
     monkeypatch.setattr(local, "driver", lambda hypervisor: driver)
-    monkeypatch.setattr(module, "PAUSE_AWAY_S", 0.05)
+    monkeypatch.setattr(insisting, "PAUSE_AWAY_S", 0.05)
     monkeypatch.setattr(module, "LISTEN_AGAIN_S", 0.05)
     monkeypatch.setattr(module.liveness, "HEARTBEAT_S", 0.1)
     return driver
