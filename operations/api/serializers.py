@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from django.utils import timezone
 from rest_framework import serializers
 
 from core.api.serializers import RowSerializer
@@ -60,7 +61,7 @@ class OperationSerializer(RowSerializer):
             return trouble
         if waiting.worker:
             return None
-        if waiting.not_before is not None:
+        if waiting.not_before is not None and waiting.not_before > timezone.now():
             return f"the next attempt of {waiting.task}, at {moment(waiting.not_before)}"
         if trouble := self._lane_troubles().get((waiting.node, waiting.lane)):
             return trouble

@@ -86,6 +86,15 @@ def test_the_place_that_a_202_names_is_there_and_tells_the_whole_plan(client, ou
     assert not in_list.keys() & {"steps", "events"}
 
 
+def test_an_operation_waits_for_its_next_attempt_until_that_may_begin(client, ours):
+    path = client.post("/api/v1/instances", {"image": world.image(ours).uid}).headers["Location"]
+    queued = Step.objects.filter(state="queued")
+    queued.update(not_before=timezone.now() + timedelta(minutes=1))
+    assert client.get(path).json()["waiting_for"].startswith("the next attempt of volumes.fetch_image, at ")
+    queued.update(not_before=timezone.now() - timedelta(minutes=1))
+    assert client.get(path).json()["waiting_for"].startswith("a free worker of the lane bulk")
+
+
 def test_an_import_answers_202_with_its_operation(client, ours):
     wish = {"name": "img", "url": "https://example.com/a.gz", "format": "gz", "hypervisor": "kvm"}
     answer = client.post("/api/v1/images", wish)
