@@ -7,12 +7,14 @@ node has written what it saw. Without such evidence nothing is concluded: the st
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 from django.db import transaction
 from django.db.models import DurationField, ExpressionWrapper, F, Value
 from django.db.models.functions import Now
 
 from operations import engine, register, timing
+from operations.alone import alone
 from operations.bell import ring
 from operations.events import note_of
 from operations.models import Step
@@ -30,7 +32,7 @@ def settle_by_evidence(good_for_s: float) -> None:
     provable = [name for name, task in register.tasks.items() if task.evidence is not None]
     late = Step.objects.filter(ended_at=None, state=StepState.QUEUED, worker="", task__in=provable)
     for step in late.filter(claimed_at__lt=Now() - deadline, operation__cancel_reason=""):
-        _settle(step)
+        alone(f"late step {step.pk}", partial(_settle, step))
 
 
 def _settle(late: Step) -> None:

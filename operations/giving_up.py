@@ -7,12 +7,14 @@ which find what the node has done meanwhile.
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 from django.db import transaction
 from django.db.models.functions import Now
 
 from core.errors import Permanent
 from operations import engine, register, timing
+from operations.alone import alone
 from operations.bell import ring
 from operations.faults import told
 from operations.models import Step
@@ -31,7 +33,7 @@ def give_up(good_for_s: float) -> None:
     troubles = register.troubles_of(step.node for step in asked)
     for step in asked:
         if step.node in troubles or _is_dead(step):
-            _give_up(step.operation_id, troubles)
+            alone(f"given up step {step.pk}", partial(_give_up, step.operation_id, troubles))
 
 
 def _is_dead(step: Step) -> bool:

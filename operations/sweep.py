@@ -18,6 +18,7 @@ from django.db.models.functions import Now
 
 from core.database import DATABASE_ERRORS, unreachable
 from operations import canary, evidence, giving_up, tally, timing
+from operations.alone import alone
 from operations.models import Step
 from operations.pruning import PRUNE_EVERY_S, prune
 from operations.recovery import lose
@@ -108,20 +109,8 @@ def _round(good_for_s: float) -> None:
     for chore in chores:
         if time.monotonic() - chore.last_at >= chore.every_s:
             chore.last_at = time.monotonic()
-            _alone(chore.name, lambda work=chore.work: work(good_for_s))
+            alone(chore.name, lambda work=chore.work: work(good_for_s))
     ring_again()  # last: it may have to wait for Redis
-
-
-def _alone(what: str, work: Callable[[], None]) -> None:
-    """One thing that goes wrong must not keep the sweep from all others; a database that is away concerns all."""
-    try:
-        work()
-    except DATABASE_ERRORS as exc:
-        if unreachable(exc):
-            raise
-        log.exception("the sweep leaves this for the next round", what=what)
-    except Exception:
-        log.exception("the sweep leaves this for the next round", what=what)
 
 
 def ring_again() -> None:
@@ -133,7 +122,7 @@ def take_from_lost_workers() -> None:
     """Queue the next attempt of steps whose lease ran out while the database could have renewed it."""
     for step in Step.objects.filter(ended_at=None, lease_until__lt=Now()).exclude(worker=""):
         why = f"no sign of life from its worker {step.worker} since {step.lease_until:%H:%M:%S} UTC"
-        _alone(f"lost step {step.pk}", lambda step=step, why=why: _expire(step, why))
+        alone(f"lost step {step.pk}", lambda step=step, why=why: _expire(step, why))
 
 
 def _expire(step: Step, why: str) -> None:

@@ -11,7 +11,7 @@ from hypervisor.contract import Observation, Observed
 from instances import observing, services
 from instances.models import Instance
 from instances.plans import SPARE_S
-from operations import engine, protocol, timing
+from operations import engine, protocol, register, timing
 from operations.evidence import settle_by_evidence
 from operations.models import Event, Step
 from operations.recovery import lose
@@ -115,3 +115,21 @@ def test_a_step_that_is_to_be_cancelled_is_not_settled(world, lost_start, bells)
     settle_by_evidence(LONG_ENOUGH_S)
     bells.answer()
     assert (state_of(operation), state_of(instance)) == ("cancelled", "terminated")
+
+
+def test_a_look_at_the_evidence_that_goes_wrong_holds_up_no_other(world, lost_start, monkeypatch):
+    _, operation = lost_start
+    _, other = world.launch()
+    pass_deadline(operation)
+    Step.objects.filter(operation=other, task="instances.start_guest").update(
+        state="queued", claimed_at=Now() - timedelta(days=1)
+    )
+    asked = set()
+
+    def stumble(operation, step):
+        asked.add(operation.uid)
+        raise ValueError("nobody thought of this")
+
+    monkeypatch.setattr(register.tasks["instances.start_guest"], "evidence", stumble)
+    settle_by_evidence(LONG_ENOUGH_S)
+    assert asked == {operation.uid, other.uid}

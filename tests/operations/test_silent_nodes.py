@@ -68,6 +68,25 @@ def test_what_a_silent_node_cannot_undo_is_held_and_the_subject_is_free(half_don
     assert state_of(subject) == "deleted"
 
 
+def test_one_that_cannot_be_given_up_holds_up_no_other(half_done, silence, monkeypatch):
+    subject, operation = half_done
+    operations = [operation, *(begin(volume(), {"act": "nothing", "task": "part"}) for _ in range(2))]
+    Step.objects.filter(operation__in=operations[1:]).update(claimed_at=Now())
+    for one in operations:
+        engine.cancel(one, reason="by the tests")
+    silence.add(NODE)
+    broken, advance = operations[1], engine.advance
+
+    def stumble(operation, **rest):
+        if operation.pk == broken.pk:
+            raise ValueError("nobody thought of this")
+        return advance(operation, **rest)
+
+    monkeypatch.setattr(engine, "advance", stumble)
+    give_up(LONG_ENOUGH_S)
+    assert [state_of(one) == "cancelled" for one in operations] == [True, False, True]
+
+
 def test_a_node_that_answers_undoes_however_long_it_takes(half_done, silence, bells):
     subject, operation = half_done
     engine.cancel(operation, reason="by the tests")
