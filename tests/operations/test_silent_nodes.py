@@ -69,7 +69,7 @@ def test_what_a_silent_node_cannot_undo_is_held_and_the_subject_is_free(half_don
 
 
 def test_one_that_cannot_be_given_up_holds_up_no_other(half_done, silence, monkeypatch):
-    subject, operation = half_done
+    _, operation = half_done
     operations = [operation, *(begin(volume(), {"act": "nothing", "task": "part"}) for _ in range(2))]
     Step.objects.filter(operation__in=operations[1:]).update(claimed_at=Now())
     for one in operations:
