@@ -26,24 +26,31 @@ class ExplainViewSet(AccountScopedViewSet):
     """Scoped as the row itself is: what the caller may not see is not explained either."""
 
     rows = Operation.objects.select_related("account").prefetch_related("steps")
-    noun = "row"
+    noun = "operation"
 
     def retrieve(self, request: Request, uid: str) -> Response:
         prefix = uid.partition("-")[0]
         if prefix == Operation.PREFIX:
             return Response(explain_operation(self.get_object()))
         explainer = register.explainers.get(prefix)
-        if explainer is None or (explainer.operators_only and not self.access.is_operator):
-            raise NotFound(f"There is no {self.noun} {uid}.", code="not_found")
+        if explainer is None:
+            told = ", ".join(f"{prefix}-…" for prefix in (Operation.PREFIX, *self._prefixes()))
+            raise NotFound(f"Nothing of the id {uid} can be explained; what can is {told}.", code="not_found")
+        if explainer.operators_only and not self.access.is_operator:
+            raise NotFound(f"There is no {explainer.noun} {uid}.", code="not_found")
         return Response(explain_row(self._row(explainer, uid), explainer, self.access))
 
     def _row(self, explainer: Explainer, uid: str) -> Any:
         if not explainer.operators_only:
-            return find(explainer.rows(), uid, noun=self.noun, request=self.request)
+            return find(explainer.rows(), uid, noun=explainer.noun, request=self.request)
         row = explainer.rows().filter(uid=uid).first()
         if row is None:
-            raise NotFound(f"There is no {self.noun} {uid}.", code="not_found")
+            raise NotFound(f"There is no {explainer.noun} {uid}.", code="not_found")
         return row
+
+    def _prefixes(self) -> list[str]:
+        explainers = register.explainers.items()
+        return [prefix for prefix, one in explainers if self.access.is_operator or not one.operators_only]
 
 
 def explain_operation(operation: Operation) -> dict[str, Any]:

@@ -182,10 +182,40 @@ def test_strays_are_explained_to_operators_alone(caller, ours, staff):
     assert "i-stray001" in operator.get(f"/api/v1/explain/{stray.uid}").json()["verdict"]
 
 
-@pytest.mark.parametrize("uid", ["zz-00000000", "i-", "nonsense", "i-00000000", "ssh-00000000", "I-ABC"])
+NOUNS = {
+    "i-": "instance",
+    "i-00000000": "instance",
+    "bo-00000000": "backup object",
+    "op-0": "operation",
+    "hn-0": "node",
+}
+
+
+@pytest.mark.parametrize("uid", NOUNS)
 def test_what_is_not_there_is_refused_in_a_sentence(caller, ours, uid):
     answer = caller(ours, Role.OWNER).client.get(f"/api/v1/explain/{uid}")
-    assert (answer.status_code, answer.json()["detail"]) == (404, f"There is no row {uid}.")
+    assert (answer.status_code, answer.json()["detail"]) == (404, f"There is no {NOUNS[uid]} {uid}.")
+
+
+@pytest.mark.parametrize("uid", ["zz-00000000", "nonsense", "ssh-00000000", "I-ABC"])
+def test_what_cannot_be_explained_is_refused_with_what_can(caller, ours, staff, uid):
+    def said(**rights) -> str:
+        answer = caller(ours, Role.OWNER, **rights).client.get(f"/api/v1/explain/{uid}")
+        assert answer.status_code == 404
+        return answer.json()["detail"]
+
+    sentence = f"Nothing of the id {uid} can be explained; what can is "
+    assert said().startswith(sentence)
+    assert set(said().removeprefix(sentence).rstrip(".").split(", ")) == {"op-…", "i-…", "vol-…", "wmi-…", "bo-…"}
+    assert "hn-…" in said(operator=True, issued_by=staff)
+
+
+def test_an_image_whose_bytes_never_came_holds_nothing(explain, ours):
+    image = sample(Image, ours)
+    type(image.backup_object).objects.filter(pk=image.backup_object_id).update(state="error", size_bytes=None)
+    told = explain(image)
+    assert told["held"] == []
+    assert told["asked"]["stored as"].endswith("(error), not known")
 
 
 def test_user_data_and_keys_are_not_told(explain, ours):

@@ -101,9 +101,9 @@ def test_a_stray_is_told_with_the_commands_that_name_its_node(api, vdc):
 
 
 def test_an_unknown_id_is_refused_in_a_sentence(api, vdc):
-    api.on("GET", "explain/i-00000000", problem(404, "There is no row i-00000000.", "not_found"))
+    api.on("GET", "explain/i-00000000", problem(404, "There is no instance i-00000000.", "not_found"))
     ended = vdc("explain", "i-00000000")
-    assert (ended.code, ended.err) == (1, "vdc: There is no row i-00000000.\n")
+    assert (ended.code, ended.err) == (1, "vdc: There is no instance i-00000000.\n")
 
 
 def test_an_error_of_the_server_is_told_with_the_request_to_ask_for(api, vdc):
