@@ -43,8 +43,7 @@ def check(stray: Stray, image: Image | None) -> None:
     if stray.kind == StrayKind.GUEST:
         if not stray.facts.get("disks"):
             raise Conflict(
-                f"{stray.name} does not run, and nothing on {stray.node} tells what it is made of; "
-                "it can be put into quarantine only.",
+                f"Nothing on {stray.node} tells what {stray.name} is made of; it can be put into quarantine only.",
                 code="unknown_guest",
             )
         if image is None:

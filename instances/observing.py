@@ -11,9 +11,9 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from core.claim import claim
-from core.errors import Conflict, Refusal
+from core.errors import Conflict, Permanent, Refusal, WorkError
 from hypervisor import local
-from hypervisor.contract import Observation, Observed, Transient
+from hypervisor.contract import Observation, Observed
 from hypervisor.models import Node
 from hypervisor.reconcile import ENDED, Belief, Kind, compare
 from instances import stray_watch
@@ -132,8 +132,8 @@ def _look_again(node: Node, instance: Instance) -> None:
     """The look at everything may be older than the row: only a fresh one counts as evidence."""
     try:
         seen(node, local.driver(instance.hypervisor).observe(instance.uid))
-    except Transient as cannot_ask:
-        log.warning("the node cannot be asked; nothing is concluded", instance=instance.uid, why=cannot_ask.message)
+    except WorkError as fault:  # of one guest; the others are looked at all the same
+        log.warning("the guest cannot be observed; nothing is concluded", instance=instance.uid, why=fault.message)
 
 
 def _write_if_changed(instance: Instance, look: Observation) -> None:
@@ -159,7 +159,10 @@ def node_started(node: Node) -> None:
     Raises Transient while a hypervisor cannot be asked; may be called again.
     """
     for instance in Instance.objects.on_node(node).filter(state=InstanceState.RUNNING):
-        seen(node, local.driver(instance.hypervisor).observe(instance.uid))
+        try:
+            seen(node, local.driver(instance.hypervisor).observe(instance.uid))
+        except Permanent as fault:  # asking again helps nobody, and the other guests need their lanes
+            log.warning("the guest cannot be observed; nothing is concluded", instance=instance.uid, why=fault.message)
     wanted = Instance.objects.on_node(node).filter(state=InstanceState.HALTED, wanted=Wanted.RUNNING)
     for instance in wanted.order_by("id"):
         try:

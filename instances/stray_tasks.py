@@ -33,6 +33,10 @@ def adopt_stray(run: StepRun) -> dict:
     look, made = driver.observe(stray.name), driver.describe(stray.name)
     if look.state is Observed.ABSENT or made is None:
         raise Permanent(f"{stray.name} is not on {stray.node} any more", advice="See `vdc node strays`.")
+    if not made.disks:
+        raise Permanent(
+            f"the disk of {stray.name} is not on {stray.node} any more", advice="It can be put into quarantine only."
+        )
     nics = [{**asdict(nic), "ipv4": nic.ipv4 or neighbours.ipv4_of(nic.mac, nic.bridge)} for nic in made.nics]
     disks = [_whole(stray, disk.uid, disk.size_bytes, disk.format) for disk in made.disks]
     return asdict(Found(disks, made.vcpus, made.memory_mib, tuple(nics), look.state.value, look.reason))

@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+import structlog
+
+from core.errors import Permanent
 from hypervisor import local, neighbours, receipts, strays
 from hypervisor.contract import GuestFacts, Hypervisor, Observation, Observed
+from hypervisor.drivers.base import Driver
 from hypervisor.models import Node, StrayKind
 from hypervisor.strays import Sighting
 from instances.models import Instance
 from volumes import orphans
+
+log = structlog.get_logger()
 
 
 def seen(node: Node, uid: str) -> None:
@@ -40,9 +46,18 @@ def _look(node: Node, uid: str) -> Sighting | None:
         driver = local.driver(hypervisor)
         look = driver.observe(uid)
         if look.state is not Observed.ABSENT:
-            made = driver.describe(uid)
+            made = _made(driver, uid)
             return Sighting(uid, hypervisor, look.state.value, _facts(hypervisor, made) if made else {})
     return None
+
+
+def _made(driver: Driver, uid: str) -> GuestFacts | None:
+    """What the guest is made of; one that cannot be described is a stray all the same."""
+    try:
+        return driver.describe(uid)
+    except Permanent as fault:
+        log.warning("a stray cannot be described", guest=uid, why=fault.message)
+        return None
 
 
 def _facts(hypervisor: str, made: GuestFacts) -> dict:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor import free_space, volume_files
+from hypervisor import free_space, qcow2, volume_files
 from hypervisor.contract import Cancelled, Permanent, SourceSpec, StoreEntry, VolumeSpec
 from hypervisor.image_store import ImageStore
 from hypervisor.receipts import receipt_path
@@ -227,3 +227,7 @@ def test_the_path_of_a_volume_that_is_not_here_is_refused(volumes: VolumeFiles) 
     assert volumes.present("vol-none") is None
     with pytest.raises(Permanent, match="vol-none"):
         volumes.path("vol-none")
+
+
+def test_a_disk_that_goes_while_its_header_is_looked_at_has_no_size(tmp_path: Path) -> None:
+    assert qcow2.virtual_size(tmp_path / "gone.qcow2") is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.errors import Transient
+from core.errors import Permanent, Transient
 from hypervisor.contract import Observation, Observed
 from instances import observing, services
 from instances.models import Instance
@@ -129,6 +129,22 @@ def test_an_old_look_at_everything_is_no_evidence(world, running):
     observing.seen_all(world.node, [])  # taken before it was started
     instance.refresh_from_db()
     assert instance.state == "running"
+
+
+@pytest.mark.parametrize("look", [lambda node: observing.seen_all(node, []), observing.node_started])
+def test_a_guest_that_cannot_be_observed_hides_no_other(world, running, monkeypatch, look):
+    poisoned, went, observe = running(), running(), world.hypervisor.observe
+
+    def refuse(uid):
+        if uid == poisoned.uid:
+            raise Permanent("its name belongs to a stranger")
+        return observe(uid)
+
+    monkeypatch.setattr(world.hypervisor, "observe", refuse)
+    world.hypervisor.guests.clear()
+    look(world.node)
+    assert Instance.objects.get(pk=poisoned.pk).state == "running"
+    assert Instance.objects.get(pk=went.pk).observed == "absent"
 
 
 def test_a_silent_node_makes_its_guests_unknown_and_nothing_else(world, running):

@@ -6,7 +6,7 @@ import pytest
 from django.db.models import QuerySet
 
 import hypervisor.strays
-from core.errors import Conflict, Invalid, NotFound
+from core.errors import Conflict, Invalid, NotFound, Permanent
 from hypervisor.contract import DiskSpec, GuestFacts, NicSpec, Observation, Observed
 from hypervisor.models import NodeRoom, Stray
 from hypervisor.placement import NoRoom
@@ -129,6 +129,21 @@ def test_an_instance_of_the_node_is_no_stray(world, running):
         strays.stray_named(world.node, running().uid)
 
 
+def test_a_stray_that_cannot_be_described_is_listed_and_hides_no_other(world, appear, monkeypatch):
+    describe = world.hypervisor.describe
+
+    def refuse(uid):
+        if uid == NAME:
+            raise Permanent("its disk is not there any more")
+        return describe(uid)
+
+    monkeypatch.setattr(world.hypervisor, "describe", refuse)
+    appear()
+    other = appear(facts=made("i-stray001"))
+    assert {stray.name for stray in strays.strays_of(world.node)} == {NAME, other.name}
+    refused(world, Stray.objects.get(name=NAME), Conflict, "quarantine only")
+
+
 # --- adopted -------------------------------------------------------------------------------------------------------
 
 
@@ -244,6 +259,16 @@ def test_a_guest_that_went_meanwhile_is_not_adopted(world, appear, bells):
     operation.refresh_from_db()
     assert operation.state == "failed"
     assert f"{NAME} is not on" in operation.error["message"]
+    assert not Instance.objects.exists()
+
+
+def test_a_guest_that_lost_its_disk_meanwhile_is_not_adopted(world, appear, bells):
+    operation = adopt(world, appear())
+    world.hypervisor.made[NAME] = made(disks=())
+    bells.answer()
+    operation.refresh_from_db()
+    assert operation.state == "failed"
+    assert f"the disk of {NAME} is not on" in operation.error["message"]
     assert not Instance.objects.exists()
 
 

@@ -46,10 +46,10 @@ def mount_at(target: Path) -> Mount | None:
 
 
 def disk_at(target: Path) -> str:
-    """The disk file whose root file system is shown at a directory; "" if there is none."""
+    """The disk file whose root file system is shown at a directory; "" if there is none, or none any more."""
     there = mount_at(target)
     found = [loop.backing_file for loop in loops.in_use() if there is not None and loop.device == there.source]
-    return found[0] if found else ""
+    return found[0] if found and Path(found[0]).is_file() else ""
 
 
 def share(directory: Path) -> None:
