@@ -15,13 +15,16 @@ from django.db.models.functions import Now
 from core.errors import Permanent
 from operations import engine, register, timing
 from operations.alone import alone
-from operations.bell import ring
+from operations.answering import Answering
+from operations.bell import is_heard, ring
 from operations.faults import told
 from operations.models import Step
 from operations.states import StepState
 
 LOOK_EVERY_S = 5 * timing.SCALE
 LANE_IS_DEAD_AFTER_S = 120 * timing.SCALE  # for an undo in its queue, while nobody works there at all
+
+_redis = Answering()
 
 
 def give_up(good_for_s: float) -> None:
@@ -31,9 +34,18 @@ def give_up(good_for_s: float) -> None:
     waiting = Step.objects.filter(ended_at=None, state=StepState.UNDOING, worker="", queued_at__isnull=False)
     asked = list(waiting.exclude(operation__cancel_reason=""))
     troubles = register.troubles_of(step.node for step in asked)
+    bells_ring = any(step.node not in troubles for step in asked) and _redis_answers()
     for step in asked:
-        if step.node in troubles or _is_dead(step):
-            alone(f"given up step {step.pk}", partial(_give_up, step.operation_id, troubles))
+        if step.node in troubles or (bells_ring and _is_dead(step)):
+            alone(f"given up step {step.pk}", partial(_give_up, step.operation_id, troubles, bells_ring))
+
+
+def _redis_answers() -> bool:
+    """Has it for so long that whoever works in a lane must have heard of what waits there?"""
+    if not is_heard():
+        _redis.interrupted()
+        return False
+    return _redis.for_s() >= LANE_IS_DEAD_AFTER_S
 
 
 def _is_dead(step: Step) -> bool:
@@ -45,14 +57,16 @@ def _is_dead(step: Step) -> bool:
     )
 
 
-def _give_up(operation_id: int, troubles: dict[str, str]) -> None:
+def _give_up(operation_id: int, troubles: dict[str, str], bells_ring: bool) -> None:
     with transaction.atomic():
         operation = engine.locked(operation_id)
         undoing = list(Step.objects.filter(operation=operation, state=StepState.UNDOING).order_by("-position"))
         if not undoing or any(step.worker for step in undoing):
             return  # a worker has come back, or has even brought the operation to its end
         for step in undoing:
-            trouble = troubles.get(step.node) or (step.queued_at and _is_dead(step) and _dead_lane(step))
+            trouble = troubles.get(step.node)
+            if not trouble and bells_ring and step.queued_at and _is_dead(step):
+                trouble = _dead_lane(step)
             if not trouble or (operation.held and register.tasks[step.task].whole):
                 break  # is undone elsewhere, or stays
             why = f"{step.task} was not undone: {trouble}"

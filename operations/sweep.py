@@ -19,6 +19,7 @@ from django.db.models.functions import Now
 from core.database import DATABASE_ERRORS, unreachable
 from operations import canary, evidence, giving_up, tally, timing
 from operations.alone import alone
+from operations.answering import Answering
 from operations.models import Step
 from operations.pruning import PRUNE_EVERY_S, prune
 from operations.recovery import lose
@@ -54,7 +55,10 @@ def sweep(stop: threading.Event) -> None:
     while not stop.wait(timing.SWEEP_TICK_S):
         try:
             if _is_the_one():
-                _round(answering.for_s())
+                good_for_s = answering.for_s()
+                if good_for_s == 0:
+                    log.info("the sweep has the lock and the database answers")
+                _round(good_for_s)
             else:
                 answering.interrupted()
         except DATABASE_ERRORS as exc:
@@ -63,30 +67,6 @@ def sweep(stop: threading.Event) -> None:
             log.warning("the database did not answer; this time counts for nothing", error=str(exc).strip())
             answering.interrupted()
             connection.close()
-
-
-class Answering:
-    """For how long the database has been answering us, round after round.
-
-    A round that comes too late (a mute server, a machine that slept) begins anew: leases may have run out meanwhile
-    though their workers live.
-    """
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-        self._last = 0.0
-
-    def interrupted(self) -> None:
-        self._since = None
-
-    def for_s(self) -> float:
-        """Call it in each round, once the database has answered."""
-        now = time.monotonic()
-        if self._since is None or now - self._last > timing.LONGEST_GAP_S:
-            self._since = now
-            log.info("the sweep has the lock and the database answers")
-        self._last = now
-        return now - self._since
 
 
 def _is_the_one() -> bool:

@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 from django.db.models.functions import Now
 
-from operations import engine, protocol, register, timing
+from operations import engine, giving_up, protocol, register, timing
+from operations.answering import Answering
 from operations.giving_up import LANE_IS_DEAD_AFTER_S, give_up
 from operations.models import Event, OperationSubject, Step
 from operations.recovery import lose
@@ -26,6 +27,25 @@ def silence(monkeypatch):
     silent = set()
     monkeypatch.setattr(register, "node_troubles", [lambda asked: dict.fromkeys(asked & silent, SILENT)])
     return silent
+
+
+@pytest.fixture(autouse=True)
+def redis(monkeypatch):
+    """`redis.heard`: whether it answers now, `redis.passed_s`: for how long it has."""
+
+    class Redis(Answering):
+        heard, passed_s = True, LANE_IS_DEAD_AFTER_S
+
+        def interrupted(self):
+            self.passed_s = 0
+
+        def for_s(self):
+            return self.passed_s
+
+    redis = Redis()
+    monkeypatch.setattr(giving_up, "_redis", redis)
+    monkeypatch.setattr(giving_up, "is_heard", lambda: redis.heard)
+    return redis
 
 
 def state_of(row):
@@ -172,6 +192,20 @@ def test_a_lane_in_which_nobody_works_holds_up_no_cancel(half_done, silence):
     give_up(LONG_ENOUGH_S)
     assert (state_of(operation), state_of(subject)) == ("cancelled", "error")
     assert f"nobody has worked in the lane ops of node {NODE} since" in operation.held[0]
+
+
+def test_a_lane_that_could_hear_no_bell_is_not_dead(half_done, silence, redis):
+    """While Redis is away nobody works, and for a moment after that the bells are still to be rung."""
+    _, operation = half_done
+    engine.cancel(operation, reason="by the tests")
+    queued_ago(operation, LANE_IS_DEAD_AFTER_S + 1)
+    for redis.heard in (False, True):
+        give_up(LONG_ENOUGH_S)
+        operation.refresh_from_db()
+        assert operation.ended_at is None
+    redis.passed_s = LANE_IS_DEAD_AFTER_S
+    give_up(LONG_ENOUGH_S)
+    assert state_of(operation) == "cancelled"
 
 
 def test_a_lane_that_is_full_of_other_work_is_waited_for(half_done, silence, bells):

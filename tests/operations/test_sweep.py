@@ -13,10 +13,11 @@ from django.db.models.functions import Now
 
 from core.errors import Unreachable
 from operations import pruning, ringing, sweep, timing
+from operations.answering import Answering
 from operations.events import note_of
 from operations.models import Event, Operation, Step
 from operations.recovery import lose
-from operations.sweep import Answering, Chore
+from operations.sweep import Chore
 from tests.operations.parts import NODE, begin, steps_of, volume
 
 
