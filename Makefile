@@ -28,7 +28,7 @@ install-dev:
 	@python3 -m deploy.install --dev
 
 test: install-dev  ## every test, on stacks of their own; ARGS="tests/live -k launch" chooses
-	@$(PYTHON) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	@$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 25 $(ARGS)
 
 incident: install-dev  ## outages of 200 s that begin as a copy ends, in all variants; a quarter of an hour
 	@$(PYTHON) -m pytest tests/live/test_incident.py -k outage --outage-s 200 --time-scale 1 \

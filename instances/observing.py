@@ -48,7 +48,9 @@ def seen(node: Node, look: Observation) -> None:
     _write_observed(instance, look)
     if look.state is Observed.RUNNING:
         evidence = f"{instance.uid} was seen running on {node}" + (f": {look.reason}" if look.reason else "")
-        engine.observed(instance, InstanceState.RUNNING, frm=frozenset({InstanceState.HALTED}), evidence=evidence)
+        engine.observed(
+            instance, InstanceState.RUNNING, frm=_if_still(instance, InstanceState.HALTED), evidence=evidence
+        )
     elif look.state in ENDED:
         _ended(node, instance, look)
 
@@ -76,11 +78,16 @@ def _newest(instance: Instance, look: Observation) -> Observation:
     return now if (now.state is Observed.RUNNING) != (look.state is Observed.RUNNING) else look
 
 
+def _if_still(instance: Instance, state: str) -> frozenset[str]:
+    """Only if the row said so before the look was found to be new: an operation may have ended since."""
+    return frozenset({state}) & {instance.state}
+
+
 def _ended(node: Node, instance: Instance, look: Observation) -> None:
     evidence = f"{instance.uid} was seen {look.state.value} on {node}: {look.reason or 'no reason is known'}"
-    running = frozenset({InstanceState.RUNNING})
     with transaction.atomic():
-        ended = engine.observed(instance, InstanceState.HALTED, frm=running, evidence=evidence)
+        still_running = _if_still(instance, InstanceState.RUNNING)
+        ended = engine.observed(instance, InstanceState.HALTED, frm=still_running, evidence=evidence)
         if ended and look.state is Observed.HALTED:
             # The guest's own wish; a crash or a vanished guest says nothing of wishes.
             Instance.objects.filter(pk=instance.pk).update(wanted=Wanted.HALTED)

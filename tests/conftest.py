@@ -29,6 +29,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--time-scale", type=float, default=0.1, help="of the data center that lives through them (0.1)")
 
 
+# Files that hold a core for minutes, the longest first: begun early, they end while the many short ones fill the other.
+LONG = (
+    "tests/sweep/test_every_verb.py",
+    "tests/live/test_every_verb_killed.py",
+    "tests/live/test_incident.py",
+    "tests/mutations",
+    "tests/live",
+    "tests/sweep",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(
+        key=lambda item: next((rank for rank, path in enumerate(LONG) if item.nodeid.startswith(path)), len(LONG))
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """The workers of a parallel run have servers of their own: they must not inherit those of this process."""
     if _own is not None and getattr(config.option, "numprocesses", None):

@@ -60,6 +60,7 @@ class FakeWorld:
                 _remove(path)
                 _remove(self._made / path.name)
             else:
+                _new_of(self._made / path.name).unlink(missing_ok=True)
                 _replace(path, {"state": state, "reason": reason})
             self._tell({"uid": uid})
         return seen

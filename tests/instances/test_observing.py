@@ -78,6 +78,23 @@ def test_an_event_that_is_older_than_the_last_operation_changes_nothing(world, r
     assert (instance.state, instance.observed) == ("halted", "halted")
 
 
+def test_an_event_that_meets_the_end_of_an_operation_changes_nothing(world, running, bells, monkeypatch):
+    """The row was still moving when it was read; the power-off ended before the old sight of it could be written."""
+    instance = running()
+    operation = services.poweroff_instance(instance, requested_by="the tests")
+    write = observing._write_observed
+
+    def end_before(row, look):
+        bells.answer()
+        write(row, look)
+
+    monkeypatch.setattr(observing, "_write_observed", end_before)
+    observing.seen(world.node, Observation(instance.uid, Observed.RUNNING, "an old event"))
+    instance.refresh_from_db()
+    operation.refresh_from_db()
+    assert (operation.state, instance.state) == ("done", "halted")
+
+
 def test_nothing_is_concluded_while_the_hypervisor_cannot_be_asked(world, running):
     instance = running()
     world.hypervisor.is_mute = True

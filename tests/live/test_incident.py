@@ -238,7 +238,7 @@ def _after(story: dict[str, Any], since: datetime) -> float:
 
 def test_launches_whose_bells_are_lost_all_end_and_none_is_done_twice(data_center: DataCenter):
     world = FakeWorld(data_center.node_dir / "fake")
-    world.set_faults(FakeFaults(start_delay_s=0.2))  # so that bells pile up
+    world.set_faults(FakeFaults(start_delay_s=1))  # so that bells pile up, however fast they are asked for
     body = {"image": _fake_image(data_center), "memory_mib": 32}
     asked = [data_center.api.post("instances", body) for _ in range(LAUNCHES)]
     with redis.Redis(unix_socket_path=data_center.content["redis_url"].partition("://")[2]) as bells:

@@ -174,7 +174,7 @@ def test_an_image_bigger_than_the_free_disk_fails_with_the_numbers(data_center: 
         assert "bytes free" in story["error"]["message"]
         row = data_center.instance(asked["id"])
         assert (row["state"], row["error"]["operation"]) == ("error", story["id"])
-        assert row["allowed_verbs"] == ["terminate"]
+        assert row["allowed_verbs"] == ["retry", "terminate"]
         data_center.terminate(asked["id"])
     finally:
         data_center.run_inside("umount", str(images))

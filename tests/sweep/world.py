@@ -309,7 +309,9 @@ class World:
 
     def bury(self, subject: Any) -> None:
         """Lead a subject to its end, where there is one, so that what is left of it is left by mistake."""
-        subject.refresh_from_db()
+        subject = type(subject).objects.filter(pk=subject.pk).first()
+        if subject is None:  # the node sees it no more
+            return
         for verb in register.nouns[subject.KIND].verbs.values():
             if verb.to in files.ENDED_STATES and subject.state in verb.frm:
                 operation = self.ask(verb, subject)
