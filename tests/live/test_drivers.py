@@ -24,7 +24,7 @@ pytestmark = pytest.mark.live
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Host]:
-    with host(f"vdct{os.getpid()}") as machine:
+    with host(f"vdct{os.getpid()}d") as machine:  # beside the data center of other tests
         yield machine
 
 
