@@ -18,4 +18,4 @@ def alone(what: str, work: Callable[[], None]) -> None:
     except Exception as exc:
         if unreachable(exc):
             raise
-        log.exception("the sweep leaves this for the next round", what=what)
+        log.exception("this is left for the next round of the sweep", what=what)

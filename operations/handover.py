@@ -75,6 +75,8 @@ _HAND_ON = """
                attempts = attempts || %(record)s::jsonb, commands = %(commands)s, log = %(log)s,
                progress_done = %(done)s, progress_total = %(total)s, progress_unit = %(unit)s
          WHERE id = %(step)s AND attempt = %(attempt)s AND worker = %(worker)s AND ended_at IS NULL
+           AND (%(next)s::bigint IS NULL
+                OR EXISTS (SELECT FROM operations_step WHERE id = %(next)s AND state = 'blocked'))
      RETURNING id
     ), handed AS (
         UPDATE operations_step AS next
@@ -146,8 +148,9 @@ def hand_on(
     next_step: Step | None,
     taker: str,
 ) -> bool:
-    """End this attempt as done, and queue `next_step`, or give it to `taker` at once. False: it is not ours any more.
+    """End this attempt as done, and queue `next_step`, or give it to `taker` at once. False: look closer.
 
+    Nothing is written then: the attempt is not ours any more, or `next_step` does not wait for it as it did.
     `said`: commands, log, done, total and unit, as the attempt left them. The caller holds the operation's lock.
     """
     words = {

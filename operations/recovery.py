@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from django.db import transaction
 
 from core.errors import Permanent
 from operations import engine, timing
+from operations.alone import alone
 from operations.bell import ring
 from operations.events import note_of
 from operations.faults import told
@@ -76,7 +79,7 @@ def take_over(nodes: list[str], lane: str) -> int:
     """
     orphans = list(Step.objects.filter(node__in=nodes, lane=lane, ended_at=None).exclude(worker=""))
     for step in orphans:
-        lose(step, f"its worker {step.worker} ended before the step did")
+        alone(f"orphan step {step.pk}", partial(lose, step, f"its worker {step.worker} ended before the step did"))
     ring_missing(waiting().filter(node__in=nodes, lane=lane))
     return len(orphans)
 

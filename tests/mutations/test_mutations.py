@@ -44,9 +44,9 @@ GUARDS = {
     "fencing of what goes as planned": Guard(
         "operations/handover.py",
         """AND attempt = %(attempt)s AND worker = %(worker)s AND ended_at IS NULL
-     RETURNING id""",
+           AND (%(next)s""",
         """AND ended_at IS NULL
-     RETURNING id""",
+           AND (%(next)s""",
         (f"{CLAIMS}::test_a_fenced_attempt_writes_nothing", FENCED_BESIDE),
     ),
     "fencing of all else": Guard(

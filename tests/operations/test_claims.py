@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from django.db.models.functions import Now
 
 from operations import protocol
 from operations.models import Event, Operation, Step
@@ -149,3 +150,16 @@ def test_a_step_needs_few_statements(bells, statements):
     assert len(first) <= 12, "\n".join(first)
     assert len(middle) <= 12, "\n".join(middle)
     assert len(last) <= 16, "\n".join(last)  # it ends the operation too
+
+
+def test_a_next_step_that_does_not_wait_any_more_leaves_nothing_hanging(bells):
+    """What its worker knew of the plan when it claimed the step is no proof: the rows decide what follows."""
+
+    @act("take the next one away")
+    def take_away(run):
+        Step.objects.filter(operation=run.operation, position=2).update(state="cancelled", ended_at=Now())
+
+    operation = begin(volume(), {"act": "take the next one away"}, {"act": "nothing"})
+    bells.answer()
+    operation.refresh_from_db()
+    assert (operation.state, [step.state for step in steps_of(operation)]) == ("done", ["done", "cancelled"])

@@ -12,7 +12,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from core.errors import Unreachable
-from operations import pruning, ringing, sweep, timing
+from operations import pruning, recovery, ringing, sweep, timing
 from operations.answering import Answering
 from operations.events import note_of
 from operations.models import Event, Operation, Step
@@ -224,6 +224,19 @@ def test_one_step_that_cannot_be_taken_does_not_keep_the_sweep_from_the_others(b
 
     monkeypatch.setattr(sweep, "lose", fragile)
     sweep.take_from_lost_workers()
+    assert [step.state for step in steps_of(fine)] == ["queued"]
+
+
+def test_one_step_that_cannot_be_taken_does_not_keep_a_lane_closed(bells, lists, monkeypatch):
+    broken, fine = claimed(-2), claimed(60)
+
+    def fragile(step, why):
+        if step.operation_id == broken.pk:
+            raise RuntimeError("this one is odd")
+        lose(step, why)
+
+    monkeypatch.setattr(recovery, "lose", fragile)
+    assert recovery.take_over([NODE], "ops") == 2
     assert [step.state for step in steps_of(fine)] == ["queued"]
 
 
