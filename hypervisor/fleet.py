@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -64,27 +65,35 @@ class FleetObserver:
         self._nodes = {node.pk: node for node in nodes()}
         self._heard: queue.SimpleQueue[Observation] = queue.SimpleQueue()
         self._beat_at = self._looked_at = 0.0
+        self._is_open = False  # the lanes work for this boot and start
 
     def run(self) -> None:
         driver = local.driver(Hypervisor.FAKE)
         unlisten = driver.listen(self._heard.put, lambda why: log.warning("the line to the fake world broke", why=why))
-        for work in (self._look_at_all, self._start, self._beat):
-            insist(work, self._stop)
+        insist(self._start, self._stop)
+        insist(self._beat, self._stop)
         while not self._stop.is_set():
             self._turn()
         unlisten()
 
     def _start(self) -> None:
-        """As a node that starts anew: what ran before and is wanted is queued, then the lanes may work."""
+        """As a node that starts anew: a look, what ran before and is wanted is queued, then the lanes may work.
+
+        Raises Transient while the fake hypervisor cannot be asked; the lanes stay closed until one look was whole.
+        """
+        self._look_at_all()
         for node in nodes().exclude(**this_start()):
             for listener in listeners.on_start:
                 listener(node)
         nodes().update(**this_start())
+        self._is_open = True
         log.info("the lanes of the fleet are open", nodes=len(self._nodes))
 
     def _turn(self) -> None:
         now = time.monotonic()
         if now - self._beat_at >= liveness.HEARTBEAT_S:
+            if not self._is_open:
+                insist(self._start, self._stop)
             insist(self._beat, self._stop)
         if now - self._looked_at >= liveness.OBSERVE_EVERY_S:
             insist(self._look_at_all, self._stop)
@@ -94,7 +103,8 @@ class FleetObserver:
                 looks.append(self._heard.get())
         except queue.Empty:
             return
-        insist(partial(self._tell, looks), self._stop)
+        for tell in self._placed(looks):
+            insist(tell, self._stop)  # each for itself: one that cannot be asked about hides no other
 
     def _beat(self) -> None:
         self._beat_at = time.monotonic()
@@ -104,13 +114,17 @@ class FleetObserver:
         for pulse in beaten.filter(status=NodeStatus.OFFLINE):
             liveness.beat(self._nodes[pulse.pk])
 
-    def _tell(self, looks: list[Observation]) -> None:
+    def _placed(self, looks: list[Observation]) -> list[Callable[[], None]]:
+        """What is to be told of each guest that is on one of these nodes; asked for all of them at once."""
+        found: dict[str, int] = {}
+        insist(lambda: found.update(listeners.nodes_of([look.uid for look in looks])), self._stop)
+        on_ours = [(self._nodes.get(found.get(look.uid)), look) for look in looks]
+        return [partial(self._tell, node, look) for node, look in on_ours if node]
+
+    def _tell(self, node: Node, look: Observation) -> None:
         close_old_connections()
-        placed = listeners.nodes_of([look.uid for look in looks])
-        for look in looks:
-            node = self._nodes.get(placed.get(look.uid))
-            for listener in listeners.on_seen if node else ():
-                listener(node, look)
+        for listener in listeners.on_seen:
+            listener(node, look)
 
     def _look_at_all(self) -> None:
         self._looked_at = time.monotonic()
