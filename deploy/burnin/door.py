@@ -72,5 +72,6 @@ def open_door(stack: Stack, content: dict[str, Any]) -> Door:
         check=False,
     )
     if done.returncode:
-        raise StackError(f"No token could be issued: {done.stderr.strip().splitlines()[-1:]}")
+        words = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise StackError(f"No token could be issued: {words[-1]}")
     return Door(f"http://127.0.0.1:{content['port']}", done.stdout.strip())
